@@ -1,0 +1,34 @@
+# make demo and make test are the two commands; both set up everything they need.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test test-all check docs bench
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(VENV)/bin/wenfang demo
+
+check: install
+	$(VENV)/bin/ruff check src tests bench
+	$(VENV)/bin/ruff format --check src tests bench
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/pyright
+
+test: check
+	$(PY) -m pytest -m "not slow"
+
+test-all: check
+	$(PY) -m pytest
+
+docs: install
+	$(PY) docs/build.py
+
+bench: install
+	$(PY) -m bench

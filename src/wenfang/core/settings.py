@@ -1,0 +1,105 @@
+"""All settings of an installation, one frozen typed tree: ``wenfang.toml`` in the home, overridden by ``WENFANG_SECTION__KEY``.
+
+Built once at the door and passed down, never imported. Settings say how this installation runs; what to train is a request.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import Invalid
+from .registry import nearest
+
+__all__ = ["Jobs", "Serve", "Settings", "Store", "load_settings"]
+
+PREFIX = "WENFANG_"
+PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY"}
+"""Variables with a meaning of their own, not settings; so is everything under WENFANG_TEST_ and WENFANG_CRASH_."""
+
+
+class Section(BaseModel):
+    """A table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Store(Section):
+    """[store] where things are kept."""
+
+    tables: str = Field("sqlite:", description="sqlite: (studio.db in the home), sqlite:///path, or postgresql://user@host/database")
+    blobs: str = Field("file:", description="file: (blobs/ in the home) or file:///path")
+
+
+class Serve(Section):
+    """[serve] how requests are answered."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8700, ge=0, le=65535, description="0 takes a free one")
+    gateways: int = Field(1, ge=1, le=64, description="gateway processes sharing the port")
+    replicas: int = Field(0, ge=0, le=256, description="replicas of a service that does not say; 0 = one per core")
+    batch_max: int = Field(8, ge=1, le=1024, description="texts in one batch at most; measured down at load")
+    queue_max: int = Field(1024, ge=1, description="texts waiting per model version before 429")
+    deadline_s: float = Field(10.0, gt=0, description="a request that waits longer gets 504 as its protocol says it")
+    body_max_bytes: int = Field(4 << 20, ge=1024, description="body of a prediction; more is 413")
+    upload_max_bytes: int = Field(4 << 30, ge=1024, description="body of an upload; more is 413")
+    header_max_bytes: int = Field(32 << 10, ge=1024, description="request line and headers; more is 431")
+    header_timeout_s: float = Field(10.0, gt=0, description="until the headers are complete")
+    body_timeout_s: float = Field(10.0, gt=0, description="grace before the minimum body rate counts")
+    body_rate_min_bytes_s: int = Field(1024, ge=1, description="slower bodies are cut off with 408")
+    idle_timeout_s: float = Field(75.0, gt=0, description="an idle keep-alive connection is closed")
+    connections_per_address: int = Field(1024, ge=1, description="open connections of one client address")
+
+
+class Jobs(Section):
+    """[jobs] background work."""
+
+    parallel: int = Field(1, ge=1, le=64, description="jobs that run at once")
+    attempts: int = Field(2, ge=1, le=10, description="starts of a job whose process died")
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    store: Store = Store()  # pyright: ignore[reportCallIssue]
+    serve: Serve = Serve()  # pyright: ignore[reportCallIssue]
+    jobs: Jobs = Jobs()  # pyright: ignore[reportCallIssue]
+
+
+def load_settings(home: Path, environment: dict[str, str] | None = None) -> Settings:
+    """The settings of ``home``: file, then environment over it.
+
+    Raises:
+        Invalid: `settings.unreadable`, `settings.unknown-key` (with the nearest name), `settings.bad-value`.
+    """
+    tree: dict[str, Any] = {}
+    path = home / "wenfang.toml"
+    if path.is_file():
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+            raise Invalid("settings.unreadable", file=str(path), reason=str(e)) from e
+    for name, value in (os.environ if environment is None else environment).items():
+        if name.startswith(PREFIX) and name not in PLAIN and not name.startswith(("WENFANG_TEST_", "WENFANG_CRASH_")):
+            section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+            if not key or not isinstance(tree.setdefault(section, {}), dict):
+                raise Invalid("settings.unknown-key", key=name, near=nearest(name, [f"{PREFIX}{k}" for k in _known_keys()]))
+            tree[section][key] = value
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise Invalid("settings.unknown-key", key=key, near=nearest(key, _known_keys("."))) from e
+        raise Invalid("settings.bad-value", key=key, reason=first["msg"]) from e
+
+
+def _known_keys(joint: str = "__") -> list[str]:
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    keys = [f"{name}{joint}{key}" for name, section in sections.items() for key in getattr(section, "model_fields", {})]
+    return keys if joint == "." else [k.upper() for k in keys]

@@ -1,0 +1,139 @@
+"""What a model family must be able to do. The promises are tested for every family in ``tests/contracts/test_families.py``."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from wenfang.core.examples import Examples, Output
+from wenfang.core.ports import Progress, Quiet
+from wenfang.core.records import Task
+
+__all__ = ["Curve", "DataShape", "Hyper", "Model", "Step"]
+
+
+class Hyper(BaseModel):
+    """Hyper-parameters of a family: frozen, unknown ones are errors, every field says its range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class DataShape:
+    """What a family may know of the data before it proposes candidates."""
+
+    task: Task
+    rows: int
+    labels: int
+    length_mean: float
+    """Code points."""
+    length_max: int
+    pretrained: tuple[Path, ...] = ()
+    """Local directories of the transformers library that the caller offers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One point of a learning curve."""
+
+    step: float
+    """Epochs or iterations."""
+    loss: float | None = None
+    valid_score: float | None = None
+
+
+@dataclass(slots=True)
+class Curve:
+    """What ``fit`` tells while it learns, and when it must stop.
+
+    A family calls ``point`` at steps of its own choosing and ``late`` between them; when ``late()`` is true it keeps its best
+    state so far and returns. ``point`` forwards to the progress, which may raise ``Cancelled``.
+    """
+
+    progress: Progress = field(default_factory=Quiet)
+    deadline: float | None = None
+    """On ``time.monotonic()``."""
+    steps: list[Step] = field(default_factory=list[Step])
+
+    def point(self, step: float, *, loss: float | None = None, valid_score: float | None = None) -> None:
+        """Record one point."""
+        self.steps.append(Step(step, loss, valid_score))
+        self.progress.advance(0, step=step, loss=loss, valid=valid_score)
+
+    def late(self) -> bool:
+        """Whether the time for this fit is over."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def left_s(self) -> float | None:
+        """Seconds left, never negative; None: no limit."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class Model(ABC):
+    """A trained or trainable text model of one family.
+
+    A family is one file in ``families/``. Constructor arguments are hyper-parameters and stay untouched; learned state ends in ``_``.
+    ``fit`` may import heavy libraries; ``load`` and ``predict`` run in the light install (numpy, onnxruntime, tokenizers).
+
+    Args:
+        hyper: of the family's own ``Hyper`` class.
+        task: one of ``tasks``.
+        seed: of everything random; equal seed, data and versions give equal models on one machine.
+    """
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[Task]]
+    cost_rank: ClassVar[int]
+    """Simplest first: selection fits families in this order."""
+    Hyper: ClassVar[type[BaseModel]]
+
+    def __init__(self, hyper: BaseModel | None = None, *, task: Task, seed: int = 0) -> None:
+        self.hyper: Any = self.Hyper() if hyper is None else hyper
+        self.task: Task = task
+        self.seed = seed
+        self.labels_: list[str] = []
+
+    @classmethod
+    @abstractmethod
+    def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
+        """Hyper-parameters worth trying on such data, the best guess first."""
+
+    @abstractmethod
+    def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
+        """Learn from ``train``; ``valid`` is only for early stopping and curves (None: train the number of steps ``refit_hyper`` fixed).
+
+        Raises:
+            Invalid: `model.too-few-labels`, `model.no-examples`.
+        """
+
+    @abstractmethod
+    def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
+        """One answer for each text, in order; does not change the model. Any text is accepted: empty, very long, odd characters.
+
+        Args:
+            texts: B strings.
+            top_k: classification: how many labels go into ``Output.scores``; 1 leaves it out.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the learned state into an empty folder: safetensors, ONNX, JSON or text files only."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, *, task: Task, hyper: BaseModel, labels: list[str]) -> Self:
+        """The model that ``save`` wrote, ready to predict; never imports torch."""
+
+    def refit_hyper(self) -> BaseModel:
+        """Hyper-parameters for fitting again on train + valid: what early stopping found is fixed (epochs). Default: the same."""
+        return self.hyper
+
+    def environment(self) -> Mapping[str, str]:
+        """Names and versions of the libraries that shaped the result."""
+        return {}

@@ -1,0 +1,1 @@
+"""Where processes run. Knows processes by name and entry string, and nothing of what they do."""
