@@ -1,0 +1,51 @@
+"""What every family does alike at its two ends: the labels of a training set, and probabilities turned into answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from wenfang.core.errors import Invalid
+from wenfang.core.examples import Examples, Output
+
+__all__ = ["classified", "trainable_labels"]
+
+
+def trainable_labels(train: Examples) -> list[str]:
+    """The sorted labels of ``train``.
+
+    Raises:
+        Invalid: `model.no-examples`; `model.too-few-labels` (classification needs two, tagging one).
+    """
+    if not len(train):
+        raise Invalid("model.no-examples")
+    labels = train.label_names()
+    needed = 2 if train.task == "classification" else 1
+    if len(labels) < needed:
+        raise Invalid("model.too-few-labels", found=len(labels), needed=needed)
+    return labels
+
+
+def classified(labels: Sequence[str], probabilities: npt.NDArray[np.floating], top_k: int = 1) -> list[Output]:
+    """One answer for each row; equal probabilities go to the label that comes first.
+
+    Args:
+        labels: L names.
+        probabilities: shape (B, L), rows sum to at most 1.
+        top_k: how many labels go into ``Output.scores``; 1 leaves it out.
+    """
+    if top_k <= 1:
+        best = probabilities.argmax(axis=1)
+        score = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
+        pairs: Iterable[tuple[int, float]] = zip(best.tolist(), score.tolist(), strict=True)
+        return [Output(label=labels[i], score=min(1.0, s)) for i, s in pairs]
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    ranked = np.take_along_axis(probabilities, order, axis=1)
+    answers: list[Output] = []
+    rows: Iterable[tuple[list[int], list[float]]] = zip(order.tolist(), ranked.tolist(), strict=True)
+    for row, scores in rows:
+        named = {labels[i]: min(1.0, s) for i, s in zip(row, scores, strict=True)}
+        answers.append(Output(label=labels[row[0]], score=min(1.0, scores[0]), scores=named))
+    return answers

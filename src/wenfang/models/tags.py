@@ -1,0 +1,118 @@
+"""BIOES tags: how spans of a text become one tag for each code point and back. Knows nothing of how tags are predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from wenfang.core.errors import Invalid
+from wenfang.core.examples import Span
+
+__all__ = ["TagSet"]
+
+OUTSIDE, BEGIN, INSIDE, END, SINGLE = range(5)
+PREFIX = "OBIES"
+
+
+@dataclass(frozen=True)
+class TagSet:
+    """The tags of some labels: ``0`` is O, then B, I, E, S of each label in order.
+
+    Args:
+        labels: n names of span labels.
+    """
+
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return 1 + 4 * len(self.labels)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """``O B-x I-x E-x S-x …``."""
+        return ("O", *(f"{PREFIX[kind]}-{label}" for label in self.labels for kind in (BEGIN, INSIDE, END, SINGLE)))
+
+    def encode(self, spans: Sequence[Span], length: int) -> npt.NDArray[np.int32]:
+        """The tags of a text of ``length`` code points, shape (T,).
+
+        Raises:
+            Invalid: `model.bad-span` (outside the text, empty, overlapping), `model.unknown-label`.
+
+        >>> TagSet(("LOC",)).encode([Span(1, 3, "LOC")], 4).tolist()
+        [0, 1, 3, 0]
+        """
+        tags = np.zeros(length, np.int32)
+        free = 0
+        for span in sorted(spans, key=lambda s: s.start):
+            if not free <= span.start < span.end <= length:
+                raise Invalid("model.bad-span", start=span.start, end=span.end, length=length)
+            if span.label not in self._base:
+                raise Invalid("model.unknown-label", label=span.label)
+            base, free = self._base[span.label], span.end
+            if span.end - span.start == 1:
+                tags[span.start] = base + SINGLE
+            else:
+                tags[span.start : span.end] = base + INSIDE
+                tags[span.start] = base + BEGIN
+                tags[span.end - 1] = base + END
+        return tags
+
+    def decode(self, tags: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Span, ...]:
+        """The spans of a tag sequence, illegal sequences read leniently: an I or E without a beginning opens a span, a broken one ends where it breaks.
+
+        >>> TagSet(("LOC",)).decode([0, 1, 3, 4])
+        (Span(start=1, end=3, label='LOC'), Span(start=3, end=4, label='LOC'))
+        """
+        spans: list[Span] = []
+        row = np.asarray(tags, np.int64)
+        open_label, open_at, last = -1, 0, -2
+        for i in np.flatnonzero(row).tolist():  # most of a text is outside: only tagged positions are visited
+            label, kind = divmod(int(row[i]) - 1, 4)
+            kind += 1
+            if open_label >= 0 and (i != last + 1 or kind in {BEGIN, SINGLE} or label != open_label):
+                spans.append(Span(open_at, last + 1, self.labels[open_label]))
+                open_label = -1
+            if open_label < 0:
+                open_label, open_at = label, i
+            last = i
+            if kind in {END, SINGLE}:
+                spans.append(Span(open_at, i + 1, self.labels[label]))
+                open_label = -1
+        if open_label >= 0:
+            spans.append(Span(open_at, last + 1, self.labels[open_label]))
+        return tuple(spans)
+
+    @cached_property
+    def legal(self) -> npt.NDArray[np.bool_]:
+        """Which tag may follow which, shape (L, L): row = before, column = after."""
+        kind, label = self._kinds, self._label_of
+        opens = (kind == BEGIN) | (kind == INSIDE)
+        continues = (kind == INSIDE) | (kind == END)
+        same = label[:, None] == label[None, :]
+        return (opens[:, None] & continues[None, :] & same) | (~opens[:, None] & ~continues[None, :])
+
+    @cached_property
+    def legal_start(self) -> npt.NDArray[np.bool_]:
+        """Which tags may stand first, shape (L,)."""
+        return (self._kinds != INSIDE) & (self._kinds != END)
+
+    @cached_property
+    def legal_end(self) -> npt.NDArray[np.bool_]:
+        """Which tags may stand last, shape (L,)."""
+        return (self._kinds != INSIDE) & (self._kinds != BEGIN)
+
+    @cached_property
+    def _base(self) -> dict[str, int]:
+        return {label: 4 * i for i, label in enumerate(self.labels)}
+
+    @cached_property
+    def _kinds(self) -> npt.NDArray[np.int64]:
+        return np.array([OUTSIDE] + [BEGIN, INSIDE, END, SINGLE] * len(self.labels))
+
+    @cached_property
+    def _label_of(self) -> npt.NDArray[np.int64]:
+        return np.array([-1] + [i for i in range(len(self.labels)) for _ in range(4)])
