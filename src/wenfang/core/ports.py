@@ -109,7 +109,7 @@ class Verifier(Protocol):
     """Knows the public keys that are trusted here."""
 
     def verify(self, data: bytes, signature: bytes, key_id: str) -> None:
-        """Raises Broken: `bundle.bad-signature`, `bundle.unknown-signer`."""
+        """Raises Broken: `signature.bad`, `signature.unknown-signer`."""
         ...
 
 

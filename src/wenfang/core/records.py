@@ -139,7 +139,9 @@ class ModelVersion(Record):
     task: Task
     labels: list[str]
     bundle: str
-    """SHA-256 of the signed manifest; its files are blobs named in it."""
+    """Blob of the signed manifest (its SHA-256); its files are blobs named in it."""
+    signature: str
+    """Blob of the signature over the manifest."""
     size_bytes: int
     dataset_version: str | None = None
     selection: str | None = None

@@ -6,6 +6,7 @@ Built once at the door and passed down, never imported. Settings say how this in
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import Invalid
 from .registry import nearest
 
-__all__ = ["Jobs", "Serve", "Settings", "Store", "load_settings"]
+__all__ = ["Jobs", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
 
 PREFIX = "WENFANG_"
 PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY"}
@@ -103,3 +104,27 @@ def _known_keys(joint: str = "__") -> list[str]:
     sections = {name: field.annotation for name, field in Settings.model_fields.items()}
     keys = [f"{name}{joint}{key}" for name, section in sections.items() for key in getattr(section, "model_fields", {})]
     return keys if joint == "." else [k.upper() for k in keys]
+
+
+def explain_settings(home: Path, environment: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """Every setting with its value, where that comes from (``default``, the file, a variable) and what it means."""
+    env = dict(os.environ) if environment is None else environment
+    settings = load_settings(home, env)
+    path = home / "wenfang.toml"
+    written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    lines: list[dict[str, Any]] = []
+    for name in Settings.model_fields:
+        section: Section = getattr(settings, name)
+        for key, field in type(section).model_fields.items():
+            variable = f"{PREFIX}{name}__{key}".upper()
+            origin = variable if variable in env else path.name if key in written.get(name, {}) else "default"
+            value = getattr(section, key)
+            lines.append(
+                {
+                    "key": f"{name}.{key}",
+                    "value": re.sub(r"(://[^:/@]+:)[^@/]+@", r"\1…@", value) if isinstance(value, str) else value,
+                    "origin": origin,
+                    "description": field.description or "",
+                }
+            )
+    return lines

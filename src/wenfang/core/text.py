@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["fold", "has_surrogate", "is_cjk", "script_of"]
+__all__ = ["encodable", "fold", "has_surrogate", "is_cjk", "script_of"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -48,6 +48,11 @@ def fold(text: str) -> str:
 def has_surrogate(text: str) -> bool:
     """Whether ``text`` holds a lone surrogate, which no encoding can store."""
     return _SURROGATE.search(text) is not None
+
+
+def encodable(text: str) -> str:
+    """``text`` with every lone surrogate as U+FFFD: the same length, and every encoding can hold it."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def is_cjk(char: str) -> bool:
