@@ -1,1 +1,63 @@
 """Where things are kept: tables and blobs, each store one file whose name is its URL scheme. Knows nothing of what is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from wenfang.core.errors import Invalid
+from wenfang.core.home import Home
+from wenfang.core.registry import Registry
+
+from .blobs.base import BlobStore
+from .tables.base import TableStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["blobs", "open_blobs", "open_tables", "sqlite_verdict", "tables"]
+
+T = TypeVar("T", TableStore, BlobStore)
+WAL_RESET_FIXED = (3, 51, 3)
+
+tables: Registry[TableStore] = Registry("tables", package="wenfang.stores.tables", base=TableStore)
+blobs: Registry[BlobStore] = Registry("blobs", package="wenfang.stores.blobs", base=BlobStore)
+
+
+def _scheme(url: str, registry: Registry[T]) -> str:
+    scheme, colon, _ = url.partition(":")
+    known: Sequence[str] = registry.names()
+    if not colon or scheme not in known:
+        raise Invalid("store.bad-url", url=f"{scheme[:20]}:…" if colon else "(no scheme)", known=[f"{name}:" for name in known])
+    return scheme
+
+
+def open_tables(url: str, home: Home) -> TableStore:
+    """The store of records at ``url``: ``sqlite:`` (in the home), ``sqlite:///path``, ``postgresql://user@host/database``, ``memory:``.
+
+    Raises:
+        Invalid: `store.bad-url`.
+        Unsupported: `plugin.needs-package`.
+        Conflict: `store.in-use`.
+        Broken: `store.unreachable`, `store.damaged`, `store.schema-newer`, `store.foreign-tables`, `store.write-failed`.
+    """
+    return tables.get(_scheme(url, tables)).open(url, home)
+
+
+def open_blobs(url: str, home: Home) -> BlobStore:
+    """The store of bytes at ``url``: ``file:`` (in the home), ``file:///path``, ``memory:``.
+
+    Raises:
+        Invalid: `store.bad-url`.
+        Broken: `home.write-failed`.
+    """
+    return blobs.get(_scheme(url, blobs)).open(url, home)
+
+
+def sqlite_verdict() -> tuple[str, bool]:
+    """The version of SQLite here, and whether its WAL-reset fault (3.7.0 to 3.51.2) is mended in it.
+
+    An older one is still safe: the store holds the file on one exclusive connection, and the fault takes two.
+    """
+    import sqlite3
+
+    return sqlite3.sqlite_version, sqlite3.sqlite_version_info >= WAL_RESET_FIXED

@@ -1,0 +1,40 @@
+"""What every store of bytes is: the port ``Blobs``, opened by a URL."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from typing import ClassVar, Self
+
+from wenfang.core.errors import NotFound
+from wenfang.core.home import Home
+from wenfang.core.ports import Blobs
+
+__all__ = ["CHUNK_BYTES", "BlobStore", "checked_name"]
+
+CHUNK_BYTES = 1 << 20
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+def checked_name(name: str) -> str:
+    """``name`` if it can be the name of a blob at all (64 hexadecimal digits); never a path.
+
+    Raises:
+        NotFound: `blob.missing`.
+    """
+    if not _NAME.fullmatch(name):
+        raise NotFound("blob.missing", name=ascii(name[:80]))
+    return name
+
+
+class BlobStore(Blobs):
+    """A store of bytes. The promises are tested for every store in ``tests/contracts/test_blobs.py``."""
+
+    name: ClassVar[str]
+    form: ClassVar[str]
+    """How its URL looks, for messages."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, url: str, home: Home) -> Self:
+        """Open the store at ``url``."""
