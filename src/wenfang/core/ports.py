@@ -124,11 +124,11 @@ class Progress(Protocol):
         """A new stage begins; ``name`` is a key of the catalogue ``stage.<name>``."""
         ...
 
-    def advance(self, n: int = 1, **figures: Any) -> None:
+    def advance(self, n: int = 1, /, **figures: Any) -> None:
         """``n`` more are done; ``figures`` are shown beside (``best=0.92``)."""
         ...
 
-    def note(self, key: str, **fields: Any) -> None:
+    def note(self, key: str, /, **fields: Any) -> None:
         """A sentence of the catalogue worth keeping."""
         ...
 
@@ -139,10 +139,10 @@ class Quiet:
     def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
         """Nothing."""
 
-    def advance(self, n: int = 1, **figures: Any) -> None:
+    def advance(self, n: int = 1, /, **figures: Any) -> None:
         """Nothing."""
 
-    def note(self, key: str, **fields: Any) -> None:
+    def note(self, key: str, /, **fields: Any) -> None:
         """Nothing."""
 
 

@@ -58,11 +58,11 @@ def _entry(key: str, lang: str | None) -> tuple[str, str]:
     return by[language(lang)]
 
 
-def say(key: str, lang: str | None = None, **fields: Any) -> str:
+def say(key: str, lang: str | None = None, /, **fields: Any) -> str:
     """The sentence of ``key``, filled; an unknown key is shown as it is (a test keeps that from happening)."""
     return _fill(_entry(key, lang)[0], fields)
 
 
-def hint(key: str, lang: str | None = None, **fields: Any) -> str:
+def hint(key: str, lang: str | None = None, /, **fields: Any) -> str:
     """The next step of ``key``, filled; empty if it has none."""
     return _fill(_entry(key, lang)[1], fields)

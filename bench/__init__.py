@@ -1,0 +1,1 @@
+"""Benches: each prints figures beside those of its peers, on identical work, in one run."""

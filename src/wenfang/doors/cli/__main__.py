@@ -1,0 +1,5 @@
+"""``python -m wenfang.doors.cli`` is ``wenfang``."""
+
+from .tree import main
+
+main()

@@ -1,0 +1,217 @@
+"""The short cuts: ``run``, ``up``, ``down``, ``predict``, ``config``, ``doctor``, ``demo``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+import click
+
+from wenfang.core.errors import Conflict, Invalid
+from wenfang.core.home import Home
+from wenfang.core.words import say
+
+from .up import address, become_tree, home_at, prepare_tree, say_first_key, start_detached, stop_tree
+
+__all__ = ["COMMANDS", "seconds"]
+
+HOME = click.Option(["--home"], type=click.Path(), help="home folder; WENFANG_HOME, else ./wenfang-home")
+JSON = click.Option(["--json", "as_json"], is_flag=True, help="print one JSON object at the end")
+SERVER = click.Option(["--server"], envvar="WENFANG_SERVER", help="URL of a remote studio")
+API_KEY = click.Option(["--api-key"], envvar="WENFANG_API_KEY", help="key for --server")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+
+
+def seconds(text: str) -> float:
+    """``5m`` → 300.0; ``10ms`` → 0.01.
+
+    Raises:
+        Invalid: `cli.bad-duration`.
+
+    >>> seconds("5m"), seconds("10ms"), seconds("1.5h")
+    (300.0, 0.01, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", text.strip())
+    if not found:
+        raise Invalid("cli.bad-duration", value=text[:40])
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _run(file: str, home: str | None, server: str | None, api_key: str | None, as_json: bool, **given: Any) -> None:
+    """Import FILE, check it, compare model families inside the limits, register the best one, and (with --serve) serve it.
+
+    FILE is CSV, TSV, JSONL, JSON, Parquet, XLSX, CoNLL or plain lines, in UTF-8, UTF-16 or GB18030.
+    """
+    from .terminal import Terminal
+    from .tree import open_studio, show
+
+    detach, host, port = given.pop("detach"), given.pop("host"), given.pop("port")
+    fields: dict[str, Any] = {k: v for k, v in given.items() if v is not None and v != ()}
+    fields["budget_s"] = seconds(fields.pop("budget"))
+    if "max_latency" in fields:
+        fields["max_latency_ms"] = seconds(fields.pop("max_latency")) * 1000
+    for many in ("families", "pretrained"):
+        if many in fields:
+            fields[many] = list(fields[many])
+    with open_studio(home, server, api_key) as studio:
+        in_place = type(studio).__name__ == "InPlace"
+        with Terminal(quiet=as_json) as progress:
+            verdict = studio.call("selection.run", progress=progress, train=file, **fields)
+        from wenfang.studio import operations
+
+        show(operations()["selection.run"], verdict, as_json=as_json)
+        key = _example_key(studio, verdict.service) if verdict.service and not as_json and not server else None
+    here = home_at(home)
+    if verdict.service and in_place:
+        _serve_now(here, verdict, key, host=host, port=port, detach=detach, quiet=as_json)
+    elif not as_json:
+        _how_to_call(verdict, server or address(here), key)
+
+
+def _serve_now(home: Home, verdict: Any, key: str | None, *, host: str | None, port: int | None, detach: bool, quiet: bool) -> None:
+    plan, first_key = prepare_tree(home, host, port)
+    say_first_key(first_key)
+    if detach:
+        start_detached(home, plan)
+    if not quiet:
+        _how_to_call(verdict, plan["url"], key)
+    if not detach:
+        become_tree(plan)
+
+
+def _example_key(studio: Any, service: str) -> str | None:
+    """A caller key for the printed example, unless the person brought one."""
+    if os.environ.get("WENFANG_BOOTSTRAP_KEY"):
+        return None
+    return studio.call("key.create", name=f"example-{service}"[:64], role="caller").key
+
+
+def _how_to_call(verdict: Any, url: str | None, key: str | None) -> None:
+    if not verdict.service:
+        click.echo(say("cli.not-served", name=verdict.model.partition(":")[0]))
+        return
+    shown = key or ("$WENFANG_BOOTSTRAP_KEY" if os.environ.get("WENFANG_BOOTSTRAP_KEY") else "$WENFANG_API_KEY")
+    click.echo(say("cli.call-line"))
+    body = json.dumps({"inputs": ["…"]}, ensure_ascii=False)
+    click.echo(f"  curl -s {url or 'http://127.0.0.1:8700'}/predict/{verdict.service} -H \"Authorization: Bearer {shown}\" -H 'Content-Type: application/json' -d '{body}'")
+
+
+def _up(home: str | None, host: str | None, port: int | None) -> None:
+    """Start the whole studio in one process tree: API, gateway, jobs, replicas. Ctrl-C drains and stops it."""
+    plan, key = prepare_tree(home_at(home), host, port)
+    say_first_key(key)
+    become_tree(plan)
+
+
+def _down(home: str | None) -> None:
+    """Stop a studio that runs in the background: requests in flight are answered first."""
+    here = home_at(home)
+    if not stop_tree(here):
+        raise Conflict("cli.not-running", path=str(here.root))
+    click.echo(say("cli.down"))
+
+
+def _predict(service: str, texts: tuple[str, ...], top_k: int, home: str | None, server: str | None, api_key: str | None, as_json: bool) -> None:
+    """Ask SERVICE about each TEXT; without TEXT, about each line of standard input."""
+    from .terminal import printable
+    from .tree import open_studio
+
+    asked = list(texts) or [line.rstrip("\n") for line in sys.stdin]
+    if not asked:
+        raise click.UsageError(say("cli.no-text"))
+    with open_studio(home, server, api_key) as studio:
+        answer = studio.call("service.predict", service=service, inputs=asked, top_k=top_k)
+    if as_json:
+        click.echo(answer.model_dump_json())
+        return
+    for text, output in zip(asked, answer.outputs, strict=True):
+        click.echo(f"{printable(text)}\t{printable(answer_line(output))}")
+
+
+def answer_line(output: dict[str, Any]) -> str:
+    """One output in a line."""
+    if output.get("spans") is not None:
+        return "  ".join(f"{s['label']}:{s['text']}[{s['start']},{s['end']})" for s in output["spans"]) or "—"
+    return f"{output['label']}\t{output['score']:.4f}"
+
+
+def _config(home: str | None, as_json: bool) -> None:
+    """Show every setting, its value, and where the value comes from."""
+    from wenfang.core.settings import explain_settings
+
+    lines = explain_settings(home_at(home).root)
+    if as_json:
+        click.echo(json.dumps(lines, ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(f"{line['key']:34} {line['value']!s:24} {click.style(line['origin'], dim=True):30} {line['description']}")
+
+
+def _doctor(home: str | None, as_json: bool) -> None:
+    """Check the machine and the home: disk, permissions, database, signatures, libraries."""
+    from wenfang.studio.doctor import examine
+
+    findings = examine(home_at(home))
+    if as_json:
+        click.echo(json.dumps(findings, ensure_ascii=False))
+    else:
+        for f in findings:
+            mark = {"ok": click.style("✓", fg="green"), "warn": click.style("!", fg="yellow"), "bad": click.style("✗", fg="red")}[f["state"]]
+            click.echo(f"{mark} {say(f['key'], **f['fields'])}")
+    if any(f["state"] == "bad" for f in findings):
+        sys.exit(1)
+
+
+def _demo(home: str | None, host: str | None, port: int | None, rows: int, budget: str) -> None:
+    """See the whole path once: write a corpus, choose a model, serve it, ask it. The studio goes on in the background."""
+    from .demo import run_demo
+
+    run_demo(home_at(home), host=host, port=port, rows=rows, budget_s=seconds(budget))
+
+
+RUN_OPTIONS: list[click.Parameter] = [
+    click.Argument(["file"]),
+    click.Option(["--valid"], help="file of the validation split; a tenth of FILE unless given"),
+    click.Option(["--test"], help="file of the test split; a tenth of FILE unless given"),
+    click.Option(["--task"], type=click.Choice(["classification", "tagging"]), help="guessed unless given"),
+    click.Option(["--text"], help="column of the text; guessed unless given"),
+    click.Option(["--label"], help="column of the label; guessed unless given"),
+    click.Option(["--id"], help="column of the example's id"),
+    click.Option(["--group"], help="column whose equal values stay on one side of a split"),
+    click.Option(["--name"], help="of dataset, model and service; the file's name unless given"),
+    click.Option(["--budget"], default="5m", show_default=True, help="time for search, refit and measuring"),
+    click.Option(["--max-latency"], help="limit of the p99 of a single text, such as 10ms"),
+    click.Option(["--max-size-bytes"], type=int, help="limit of the bundle"),
+    click.Option(["--max-memory-bytes"], type=int, help="limit of a replica's memory"),
+    click.Option(["--family", "families"], multiple=True, help="only this family; may be repeated"),
+    click.Option(["--pretrained"], multiple=True, help="local directory of the transformers library to try; may be repeated"),
+    click.Option(["--seed"], type=int),
+    click.Option(["--project"]),
+    click.Option(["--serve"], is_flag=True, help="deploy the winner; starts the studio if none runs"),
+    click.Option(["--detach"], is_flag=True, help="with --serve: return once it answers"),
+    click.Option(["--host"], help="with --serve, if no studio runs"),
+    click.Option(["--port"], type=int, help="with --serve, if no studio runs"),
+]
+
+COMMANDS: list[click.Command] = [
+    click.Command("run", params=[*RUN_OPTIONS, HOME, SERVER, API_KEY, JSON], callback=_run, help=_run.__doc__),
+    click.Command("up", params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=int)], callback=_up, help=_up.__doc__),
+    click.Command("down", params=[HOME], callback=_down, help=_down.__doc__),
+    click.Command(
+        "predict",
+        params=[click.Argument(["service"]), click.Argument(["texts"], nargs=-1), click.Option(["--top-k"], type=int, default=1), HOME, SERVER, API_KEY, JSON],
+        callback=_predict,
+        help=_predict.__doc__,
+    ),
+    click.Command("config", params=[HOME, JSON], callback=_config, help=_config.__doc__),
+    click.Command("doctor", params=[HOME, JSON], callback=_doctor, help=_doctor.__doc__),
+    click.Command(
+        "demo",
+        params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=int), click.Option(["--rows"], type=int, default=6000), click.Option(["--budget"], default="60s")],
+        callback=_demo,
+        help=_demo.__doc__,
+    ),
+]

@@ -1,0 +1,59 @@
+"""The process ``wenfang up`` turns into: ``python -m wenfang.runtimes.tree JSON``. Says when the tree answers, and why if it cannot stand."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from wenfang.core.errors import WenfangError
+from wenfang.core.home import Home
+from wenfang.core.words import say
+
+from .supervisor import Process, supervise
+
+__all__ = ["main", "wait_ready"]
+
+
+def wait_ready(host: str, port: int, timeout_s: float) -> bool:
+    """Whether ``/readyz`` answers 200 within the time."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        connection = http.client.HTTPConnection(host, port, timeout=2.0)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return True
+        except OSError:
+            pass  # not listening yet
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    return False
+
+
+def _announce(plan: dict[str, Any]) -> None:
+    if wait_ready(plan["reach"], plan["port"], plan["ready_timeout_s"]):
+        print(say("cli.up-at", url=plan["url"]), file=sys.stderr, flush=True)  # noqa: T201 this is the terminal's process
+
+
+def main(argv: list[str]) -> int:
+    """Run the tree until it is stopped; returns the exit code."""
+    plan = json.loads(argv[0])
+    threading.Thread(target=_announce, args=(plan,), daemon=True).start()
+    processes = [Process(p["name"], p["entry"], p["arguments"]) for p in plan["processes"]]
+    try:
+        supervise(Home(Path(plan["home"])), processes)
+    except WenfangError as e:
+        print(e, file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+    print(say("cli.down"), file=sys.stderr, flush=True)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,189 @@
+"""Operations on services: named endpoints and the model version each answers with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from pydantic import Field
+
+from wenfang.core.errors import Conflict, Denied, Invalid, NotFound
+from wenfang.core.ids import new_id
+from wenfang.core.operation import Answer, Request, operation
+from wenfang.core.records import ModelVersion, Pointer, Service
+from wenfang.core.registry import nearest
+
+from .app import Studio
+from .names import Name, ProjectName, check_project
+from .serving import Serving, ask_served, unpack_bundle
+
+__all__ = ["deploy_version", "find_service"]
+
+
+class DeployService(Request):
+    """Which model version a service shall answer with."""
+
+    service: Name = Field(json_schema_extra={"positional": True})
+    model_version: str = Field(description="mv_… or name:number or name (its newest)")
+    replicas: int = Field(0, ge=0, le=64, description="0: one per core")
+    project: ProjectName = "default"
+
+
+class Deployed(Answer):
+    """What answers now."""
+
+    service: str
+    id: str
+    model_version: str
+    model: str
+    replicas: int
+
+
+class OneService(Request):
+    """One service."""
+
+    service: str = Field(json_schema_extra={"positional": True})
+
+
+class ListServices(Request):
+    """Which services there are."""
+
+    project: ProjectName = "default"
+
+
+class Services(Answer):
+    """Services and what they answer with."""
+
+    services: list[Deployed]
+
+
+class ShownService(Answer):
+    """A service, what it answers with and what it answered with before."""
+
+    service: Deployed
+    history: list[Pointer]
+
+
+class Predict(Request):
+    """Texts for a service."""
+
+    service: str = Field(json_schema_extra={"positional": True})
+    inputs: list[str] = Field(min_length=1, max_length=1000, json_schema_extra={"positional": True})
+    top_k: int = Field(1, ge=1, le=100, description="labels with probabilities")
+
+
+class Predicted(Answer):
+    """One answer per text, in order."""
+
+    outputs: list[dict[str, Any]]
+    model: str
+
+
+def find_service(studio: Studio, name: str) -> Service:
+    """The service of that name, if the actor may see it.
+
+    Raises:
+        NotFound: `record.not-found`.
+    """
+    found = studio.tables.find(Service, where={"name": name}, limit=1)
+    if not found or not studio.may_see(found[0].project):
+        known = [s.name for s in studio.find(Service)]
+        raise NotFound("record.not-found", kind="Service", name=name, near=nearest(name, known) if known else "—")
+    return found[0]
+
+
+def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
+    """A model version by id, ``name:number`` or ``name``."""
+    if reference.startswith("mv_"):
+        return studio.get(ModelVersion, reference)
+    name, _, number = reference.partition(":")
+    versions = studio.find(ModelVersion, project=project, name=name, **({"number": int(number)} if number.isdecimal() else {}))
+    if not versions or (number and not number.isdecimal()):
+        known = [f"{m.name}:{m.number}" for m in studio.find(ModelVersion, project=project, limit=50)]
+        raise NotFound("record.not-found", kind="ModelVersion", name=reference, near=nearest(reference, known) if known else "—")
+    return max(versions, key=lambda v: v.number)
+
+
+def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0) -> Deployed:
+    """Put the records that make ``service_name`` answer with ``version``; with a process tree, only after its replicas answer."""
+    import os
+
+    found = studio.tables.find(Service, where={"name": service_name}, limit=1)
+    if found and found[0].project != version.project:
+        raise Conflict("service.name-taken", service=service_name)
+    if found:
+        service = found[0]
+    else:
+        service = Service(id=new_id("sv"), project=version.project, name=service_name, replicas=replicas or studio.settings.serve.replicas or len(os.sched_getaffinity(0)))
+        studio.put(service)
+    unpack_bundle(version, studio.blobs, studio.home.cache)
+    if studio.runtime is not None:
+        Serving(studio, studio.runtime).start_replicas(version, service.replicas)
+    studio.point("service", service.id, version.id)
+    studio.tell("service.deployed", service.id, model_version=version.id)
+    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas)
+
+
+@operation("service.deploy", permission="service:write", http="POST /api/v1/services/deploy")
+def deploy_service(studio: Studio, request: DeployService) -> Deployed:
+    """Have a service answer with a model version; when this returns, no request goes to the version before."""
+    check_project(studio, request.project)
+    return deploy_version(studio, request.service, find_version(studio, request.model_version, request.project), request.replicas)
+
+
+@operation("service.rollback", permission="service:write", http="POST /api/v1/services/{service}/rollback")
+def roll_back_service(studio: Studio, request: OneService) -> Deployed:
+    """Have a service answer with the version it had before the present one."""
+    service = find_service(studio, request.service)
+    history = studio.tables.pointers("service", service.id)
+    earlier = next((p for p in history if history and p.target != history[0].target), None)
+    if earlier is None:
+        raise Conflict("service.nothing-before", service=service.name)
+    return deploy_version(studio, service.name, studio.get(ModelVersion, earlier.target))
+
+
+@operation("service.list", permission="service:read", http="GET /api/v1/services")
+def list_services(studio: Studio, request: ListServices) -> Services:
+    """List services and what they answer with."""
+    return Services(services=[d for s in studio.find(Service, project=request.project) if (d := _shown(studio, s)) is not None])
+
+
+@operation("service.show", permission="service:read", http="GET /api/v1/services/{service}")
+def show_service(studio: Studio, request: OneService) -> ShownService:
+    """Show a service, what it answers with now and what it answered with before."""
+    service = find_service(studio, request.service)
+    shown = _shown(studio, service)
+    if shown is None:
+        raise Conflict("service.nothing-deployed", service=service.name)
+    return ShownService(service=shown, history=studio.tables.pointers("service", service.id))
+
+
+def _shown(studio: Studio, service: Service) -> Deployed | None:
+    pointer = studio.tables.pointer("service", service.id)
+    version = studio.tables.get(ModelVersion, pointer.target) if pointer else None
+    if version is None:
+        return None
+    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas)
+
+
+@operation("service.predict", permission="service:call", http="POST /api/v1/services/{service}/predict")
+def predict(studio: Studio, request: Predict) -> Predicted:
+    """Ask a service from the control plane; ``POST /predict/{service}`` is the fast way."""
+    service = find_service(studio, request.service)
+    if studio.actor is not None and studio.actor.project not in {None, service.project}:
+        raise Denied("auth.denied", actor=studio.actor.id, permission="service:call")
+    if any(len(t) > 1_000_000 for t in request.inputs):
+        raise Invalid("service.text-too-long", max_code_points=1_000_000)
+    shown = _shown(studio, service)
+    if shown is None:
+        raise Conflict("service.nothing-deployed", service=service.name)
+    version = studio.get(ModelVersion, shown.model_version)
+    outputs = ask_served(studio, version, request.inputs, request.top_k)
+    return Predicted(outputs=[shaped(text, msgspec.to_builtins(o)) for text, o in zip(request.inputs, outputs, strict=True)], model=shown.model)
+
+
+def shaped(text: str, output: dict[str, Any]) -> dict[str, Any]:
+    """An output as the contract of ``/predict`` shows it: spans with their text."""
+    if output.get("spans") is not None:
+        output["spans"] = [{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in output["spans"]]
+    return output

@@ -1,0 +1,119 @@
+"""Settings → studio: the only module that names stores and runtimes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wenfang.core.errors import Conflict, WenfangError
+from wenfang.core.home import Home, HomeLock
+from wenfang.core.ids import new_id
+from wenfang.core.ports import Changes, Tables
+from wenfang.core.records import ApiKey, Project
+from wenfang.core.settings import Settings
+from wenfang.guard.keys import Ed25519Signer, TrustedKeys
+from wenfang.runtimes.host import LocalReplicaHost
+from wenfang.runtimes.local import LocalRuntime
+from wenfang.stores import open_blobs, open_tables
+from wenfang.stores.remote import RemoteTables
+from wenfang.stores.served import TablesServer, serve_tables
+
+from .app import Studio
+from .keys import make_key
+from .serving import Serving
+from .work import JobRunner
+
+__all__ = ["Control", "bootstrap_key", "open_control", "open_in_place", "open_worker"]
+
+TICK_S = 0.3
+log = logging.getLogger("wenfang.control")
+
+
+def _studio(home: Home, settings: Settings, tables: Tables) -> Studio:
+    signer = Ed25519Signer(home.keys)
+    return Studio(
+        home=home, settings=settings, tables=tables, blobs=open_blobs(settings.store.blobs, home), signer=signer, verifier=TrustedKeys(home.keys), host=LocalReplicaHost(home.keys)
+    )
+
+
+def _first_records(tables: Tables) -> None:
+    if not tables.find(Project, where={"name": "default"}, limit=1):
+        with suppress(Conflict):  # another process of a PostgreSQL installation was first
+            tables.commit(Changes(puts=[Project(id=new_id("pj"), name="default")]))
+
+
+def open_in_place(home: Home, settings: Settings) -> tuple[Studio, HomeLock]:
+    """A studio that works in this very process, holding the home's lock.
+
+    Raises:
+        Conflict: `home.in-use`.
+    """
+    home.prepare()
+    lock = HomeLock(home)
+    try:
+        tables = open_tables(settings.store.tables, home)
+        _first_records(tables)
+        return _studio(home, settings, tables), lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_worker(home: Home, settings: Settings) -> Studio:
+    """The studio of a job process: records through the control process, blobs directly."""
+    studio = _studio(home, settings, RemoteTables(home.run / "studio.sock"))
+    studio.runtime = LocalRuntime(home)
+    return studio
+
+
+def bootstrap_key(studio: Studio, key: str | None) -> str | None:
+    """Make the first admin key, if no key exists; returns it to be shown once (None if ``key`` was given or one exists)."""
+    if studio.tables.find(ApiKey, limit=1):
+        return None
+    record, secret = make_key(name="first-admin", role="admin", project=None, key=key)
+    studio.tables.commit(Changes(puts=[record]))
+    return None if key else secret
+
+
+@dataclass
+class Control:
+    """The control process: its studio, the reconcile loop, the socket job processes write through."""
+
+    studio: Studio
+    serving: Serving
+    runner: JobRunner
+    server: TablesServer
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Follow the records until closed; a fault is logged and tried again."""
+        self.serving.clean_cache()
+        while not self.stop.is_set():
+            try:
+                self.runner.tick()
+                self.serving.settle()
+            except (WenfangError, OSError):
+                log.exception("reconcile")
+            self.stop.wait(TICK_S)
+
+    def close(self) -> None:
+        """Stop following and let go of the database."""
+        self.stop.set()
+        self.server.close()
+        self.studio.tables.close()
+
+
+def open_control(home: Home, settings: Settings) -> Control:
+    """Everything the control process holds."""
+    tables = open_tables(settings.store.tables, home)
+    _first_records(tables)
+    studio = _studio(home, settings, tables)
+    runtime = LocalRuntime(home)
+    studio.runtime = runtime
+    serving = Serving(studio, runtime)
+    studio.settle = serving.settle
+    path: Path = home.run / "studio.sock"
+    return Control(studio, serving, JobRunner(studio, runtime), serve_tables(tables, path))

@@ -1,0 +1,175 @@
+"""Jobs: the runner in the control process, and the entry of a job's own process.
+
+A job is a record; its process runs the same operation through the same ``Studio.run`` and ends with one commit that holds the
+operation's records and the job's end. If the process dies before that, nothing of it was written and it is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from wenfang.core.errors import Broken, WenfangError
+from wenfang.core.home import Home
+from wenfang.core.ids import new_id, now
+from wenfang.core.operation import Operation
+from wenfang.core.ports import Cancelled, Changes, Runtime
+from wenfang.core.records import ApiKey, AuditEntry, Event, Job
+from wenfang.core.settings import load_settings
+from wenfang.guard.keyring import actor_of
+from wenfang.guard.roles import LOCAL, Actor, require
+
+from . import operations
+from .app import Studio
+
+__all__ = ["FileProgress", "JobRunner", "main", "queue_job"]
+
+log = logging.getLogger("wenfang.jobs")
+ENTRY = "wenfang.studio.work:main"
+
+
+def queue_job(studio: Studio, op: Operation, actor: Actor, request: BaseModel, request_id: str = "") -> Job:
+    """Write a job that will run ``op``.
+
+    Raises:
+        Denied: `auth.denied`, audited.
+    """
+    project = getattr(request, "project", "default")
+    job = Job(id=new_id("jb"), project=project, operation=op.name, request=request.model_dump(mode="json"), actor=actor.id, state="queued")
+    entry = AuditEntry(seq=0, at=now(), actor=actor.id, operation=f"{op.name}", subject=job.id, outcome="done", code="job.queued", request_id=request_id)
+    try:
+        require(actor, op.permission, project=project)
+    except WenfangError as e:
+        studio.tables.commit(Changes(audit=[entry.model_copy(update={"outcome": "refused", "code": e.code})]))
+        raise
+    event = Event(id=new_id("ev"), kind="job.queued", actor=actor.id, subject=job.id, data={"operation": op.name})
+    studio.tables.commit(Changes(puts=[job], events=[event], audit=[entry]))
+    return job
+
+
+class JobRunner:
+    """Starts queued jobs, notices dead ones, stops cancelled ones. ``tick`` is called by the control process a few times a second."""
+
+    def __init__(self, studio: Studio, runtime: Runtime) -> None:
+        self.studio = studio
+        self.runtime = runtime
+
+    def tick(self) -> None:
+        """One look at everything."""
+        alive = {n.removeprefix("job-"): p for n, p in self.runtime.processes().items() if n.startswith("job-") and p["state"] in {"running", "starting", "stopping"}}
+        running = self.studio.tables.find(Job, where={"state": "running"})
+        for job in running:
+            if job.id not in alive:
+                self._died(job)
+        for id in alive:
+            job = self.studio.tables.get(Job, id)
+            if job is None or job.state == "cancelled":
+                self.runtime.stop(f"job-{id}", grace_s=5.0)
+        room = self.studio.settings.jobs.parallel - len([j for j in running if j.id in alive])
+        for job in self.studio.tables.find(Job, where={"state": "queued"}, limit=max(room, 0)) if room > 0 else []:
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        started = job.model_copy(update={"state": "running", "revision": job.revision + 1, "attempts": job.attempts + 1, "started_at": now()})
+        self._change(started, job)
+        self.runtime.ensure(f"job-{job.id}", ENTRY, {"home": str(self.studio.home.root), "job": job.id}, restart=False)
+
+    def _died(self, job: Job) -> None:
+        current = self.studio.tables.get(Job, job.id)
+        if current is None or current.state != "running" or current.revision != job.revision:
+            return  # it ended between our two looks
+        if job.attempts < self.studio.settings.jobs.attempts:
+            self._change(job.model_copy(update={"state": "queued", "revision": job.revision + 1}), job)
+        else:
+            error = Broken("job.died", attempts=job.attempts, id=job.id).problem()
+            self._change(job.model_copy(update={"state": "failed", "revision": job.revision + 1, "finished_at": now(), "error": error}), job)
+
+    def _change(self, new: Job, old: Job) -> None:
+        event = Event(id=new_id("ev"), kind=f"job.{new.state}", actor="system:jobs", subject=new.id)
+        self.studio.tables.commit(Changes(updates=[(new, old.revision)], events=[event]))
+
+
+class FileProgress:
+    """Progress kept in ``progress.json`` of the job's folder, at most twice a second; raises ``Cancelled`` after SIGTERM."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stop = threading.Event()
+        self._state: dict[str, Any] = {"stage": "", "done": 0, "total": None, "unit": "", "rate": None, "left_s": None, "figures": {}, "notes": []}
+        self._began = self._written = 0.0
+
+    def stage(self, name: str, total: int | None = None, unit: str = "") -> None:
+        """A new stage begins."""
+        self._began = time.monotonic()
+        self._state.update(stage=name, done=0, total=total, unit=unit, rate=None, left_s=None)
+        self._write(force=True)
+
+    def advance(self, n: int = 1, /, **figures: Any) -> None:
+        """``n`` more are done."""
+        s = self._state
+        s["done"] += n
+        s["figures"].update({k: v for k, v in figures.items() if v is not None})
+        if (took := time.monotonic() - self._began) > 0.5 and s["done"]:
+            s["rate"] = s["done"] / took
+            s["left_s"] = (s["total"] - s["done"]) / s["rate"] if s["total"] else None
+        self._write()
+
+    def note(self, key: str, /, **fields: Any) -> None:
+        """A sentence worth keeping."""
+        self._state["notes"] = [*self._state["notes"][-200:], [key, fields]]
+        self._write(force=True)
+
+    def _write(self, *, force: bool = False) -> None:
+        if self.stop.is_set():
+            raise Cancelled
+        if force or time.monotonic() - self._written > 0.5:
+            self._written = time.monotonic()
+            spare = self.path.with_suffix(".new")  # not fsynced: progress may be lost with the machine, never half read
+            spare.write_text(json.dumps(self._state, default=str, ensure_ascii=False), encoding="utf-8")
+            spare.replace(self.path)
+
+
+def actor_by_id(studio: Studio, id: str) -> Actor:
+    """Whoever queued a job, with the rights they have now."""
+    if id == LOCAL.id:
+        return LOCAL
+    key = studio.tables.get(ApiKey, id)
+    return actor_of(key) if key is not None else Actor(id=id, name=id, role="none", permissions=frozenset(), project=None, local=False)
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """Entry of a job's process: run the operation of one job and end it."""
+    from .wiring import open_worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    home = Home(Path(arguments["home"]))
+    studio = open_worker(home, load_settings(home.root))
+    job = studio.tables.get(Job, arguments["job"])
+    if job is None or job.state != "running":
+        log.info("job %s needs no work", arguments["job"])
+        return
+    folder = home.jobs / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = FileProgress(folder / "progress.json")
+
+    def stop(*_: object) -> None:
+        progress.stop.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    op = operations()[job.operation]
+    try:
+        studio.run(op, actor_by_id(studio, job.actor), op.request.model_validate(job.request), progress=progress, request_id=job.id, job=job)
+    except Cancelled:
+        log.info("job %s stopped", job.id)  # cancelled: the record says so already; shut down: it is started again
+    except WenfangError as e:
+        log.exception("job %s failed", job.id)
+        if (current := studio.tables.get(Job, job.id)) is not None and current.state == "running":
+            failed = current.model_copy(update={"state": "failed", "revision": current.revision + 1, "finished_at": now(), "error": e.problem()})
+            studio.tables.commit(Changes(updates=[(failed, current.revision)], events=[Event(id=new_id("ev"), kind="job.failed", actor=job.actor, subject=job.id)]))
