@@ -1,0 +1,96 @@
+"""Rows in columns on their way from a reader to storage. Knows Polars and Arrow, nothing of formats.
+
+The canonical columns are ``text``, ``label`` (classification) or ``spans`` (tagging), and ``id`` and ``group`` where they were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow  # noqa: ICN001 the name pa is its untyped view
+from numpy.typing import NDArray
+
+__all__ = ["SPANS", "Batch", "Fields", "Look", "RawSpan", "frame_of", "int64", "spans_series"]
+
+pa: Any = pyarrow  # it has no type stubs
+
+RawSpan = tuple[int, int, str]
+"""(start, end, label) in code points."""
+SPANS = pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32, "label": pl.String}))
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which columns of the file are meant; names as the reader's ``look`` gave them."""
+
+    text: str
+    label: str | None = None
+    id: str | None = None
+    group: str | None = None
+    spans: bool = False
+    """The label column holds spans."""
+
+    def by_role(self) -> dict[str, str]:
+        """File column by canonical name, for those that are asked for."""
+        given = {"text": self.text, "label": self.label, "id": self.id, "group": self.group}
+        return {role: name for role, name in given.items() if name is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a reader saw in the first rows of its file."""
+
+    columns: list[str]
+    sample: dict[str, list[str]]
+    """Values of up to 1,000 rows by column, empty ones left out."""
+    spans: str | None = None
+    """The column that holds spans."""
+    named: bool = True
+    """The columns have names in the file; otherwise they are ``column_1``, ``column_2`` …"""
+    said: dict[str, str] = field(default_factory=dict[str, str])
+    """What the reader decided by itself: separator, header, joining of tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some consecutive rows of a file.
+
+    Args:
+        frame: n rows of the canonical columns; a value that is missing is null.
+        lines: (n) int64, where each row begins, from 1 (rows, in formats without lines).
+        bad: (line, reason) of rows the reader itself could not use.
+        repaired: how many tags or offsets were mended by the rule of their format.
+    """
+
+    frame: pl.DataFrame
+    lines: NDArray[np.int64]
+    bad: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    repaired: int = 0
+
+
+def int64(values: Sequence[int]) -> NDArray[np.int64]:
+    """``values`` as an array of int64."""
+    return np.asarray(values, dtype=np.int64)
+
+
+def spans_series(rows: Sequence[Sequence[RawSpan] | None]) -> pl.Series:
+    """A column of span lists; None stays null."""
+    flat = [span for row in rows if row is not None for span in row]
+    counts = np.fromiter((0 if row is None else len(row) for row in rows), dtype=np.int64, count=len(rows))
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    items = pa.StructArray.from_arrays(
+        [pa.array([s[0] for s in flat], pa.int32()), pa.array([s[1] for s in flat], pa.int32()), pa.array([s[2] for s in flat], pa.large_string())], names=["start", "end", "label"]
+    )
+    missing = pa.array([row is None for row in rows], pa.bool_())
+    column: Any = pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets), items, mask=missing))
+    return column.cast(SPANS)
+
+
+def frame_of(columns: dict[str, list[Any]]) -> pl.DataFrame:
+    """Lists of str (or of span lists under ``spans``), None where missing, as a frame."""
+    return pl.DataFrame([spans_series(v).alias(k) if k == "spans" else pl.Series(k, v, dtype=pl.String) for k, v in columns.items()])

@@ -1,0 +1,64 @@
+"""Files become one immutable dataset version: Parquet parts, a manifest, a data card. The studio calls this; nothing heavy is imported before it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from wenfang.core.errors import Invalid
+from wenfang.core.ports import Blobs, Progress
+from wenfang.core.records import Task
+
+from .imported import LONG_AT, Imported
+
+__all__ = ["Imported", "import_file", "import_splits"]
+
+
+def import_splits(
+    files: Mapping[str, Path], *, text: str | None = None, label: str | None = None, task: Task | None = None, blobs: Blobs, progress: Progress,
+    id: str | None = None, group: str | None = None, long_at: int = LONG_AT,
+) -> Imported:  # fmt: skip
+    """Import ``files``, one for each split (``train``, ``valid``, ``test`` or ``all``), as one version.
+
+    Args:
+        files: path by split. Columns and task that are guessed are guessed on the first file and asked of the others.
+        text: column of the text; guessed unless given.
+        label: column of the label or spans; guessed unless given.
+        task: guessed unless given.
+        blobs: where parts, manifest and card go.
+        progress: told of the stages ``import``, ``card``.
+        id: column of ids, unique within a file.
+        group: column whose equal values stay on one side of a split.
+        long_at: code points above which a text counts as over-long.
+
+    Raises:
+        Invalid: `dataset.…`: whatever is wrong with a file, with its line. Nothing but unreferenced blobs is left behind.
+
+    Cost: about 2 CPU-s for 200,000 titles, card included; memory bounded for files of any size.
+    """
+    from .card import build_card
+    from .intake import Split, Wish, take_file
+    from .manifest import keep_version
+
+    if not files:
+        raise Invalid("dataset.no-files")
+    splits: list[Split] = []
+    wish = Wish(text, label, task, id, group, long_at)
+    for name, path in files.items():
+        split = take_file(name, Path(path), wish, blobs=blobs, progress=progress)
+        splits.append(split)
+        wish = Wish(text, label, split.task, id, group, long_at) if split.source["columns"] else wish
+    progress.stage("card", total=len(splits))
+    document, warnings = build_card(splits, blobs)
+    progress.advance(len(splits))
+    guessed = dict(splits[0].guessed)
+    guessed |= {k: splits[0].source[k] for k in ("format", "encoding", "header", "separator", "tags", "joined") if splits[0].source.get(k)}
+    return keep_version(splits, document, warnings, guessed, blobs)
+
+
+def import_file(
+    path: Path, *, text: str | None = None, label: str | None = None, task: Task | None = None, blobs: Blobs, progress: Progress, split_name: str = "all",
+    id: str | None = None, group: str | None = None, long_at: int = LONG_AT,
+) -> Imported:  # fmt: skip
+    """Import one file as a version of one split; see ``import_splits``."""
+    return import_splits({split_name: path}, text=text, label=label, task=task, blobs=blobs, progress=progress, id=id, group=group, long_at=long_at)
