@@ -1,0 +1,195 @@
+"""The ``transformer`` family: our own small encoder from scratch, or a local pretrained directory, with a softmax or CRF head.
+
+Trains with torch; answers with onnxruntime, right after training too, so that what is measured is what is served.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, Field, model_validator
+
+from wenfang.core.durable import write_file
+from wenfang.core.errors import Broken
+from wenfang.core.examples import Examples, Output
+from wenfang.core.records import Task
+from wenfang.models.answers import classified, trainable_labels
+from wenfang.models.base import Curve, DataShape, Hyper, Model
+from wenfang.models.neural.answering import Answerer, spans_of_tokens
+from wenfang.models.neural.paths import Transitions
+from wenfang.models.neural.session import Session
+from wenfang.models.neural.tokens import Tokens, tokens_from_json
+from wenfang.models.tags import TagSet
+
+__all__ = ["Transformer"]
+
+AT_ONCE = 512
+"""Texts whose outputs are held in memory together."""
+
+
+class TransformerHyper(Hyper):
+    """Hyper-parameters; ``None`` chooses by what is trained."""
+
+    pretrained: str | None = Field(None, description="local directory of the transformers library; None: own encoder from scratch")
+    layers: int = Field(2, ge=0, le=24, description="own encoder")
+    hidden: int = Field(128, ge=8, le=2048, description="own encoder; a multiple of heads")
+    heads: int = Field(4, ge=1, le=32, description="own encoder")
+    ff: int = Field(512, ge=8, le=8192, description="own encoder: width of the feed-forward layer")
+    ngram_buckets: int = Field(1 << 17, ge=0, le=1 << 24, description="own encoder: rows of the hashed n-gram table; 0: characters alone")
+    min_count: int = Field(2, ge=1, description="own encoder: rarer characters are unknown")
+    head: Literal["crf", "softmax"] = Field("crf", description="tagging")
+    max_length: int = Field(256, ge=4, le=8192, description="tokens read at once; longer texts are read in windows")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    token_dropout: float = Field(0.1, ge=0, lt=1, description="own encoder: share of characters and n-grams hidden while training")
+    gram_rate: float = Field(1.0, gt=0, le=100, description="own encoder: learning rate of the n-gram table, times that of the rest")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="classification, and tagging without a CRF")
+    class_weights: bool = Field(False, description="classification: rare classes weigh more")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="None: 1e-3 from scratch, 3e-5 pretrained")
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    batch_tokens: int = Field(1024, ge=8, description="padded tokens of a batch")
+    epochs: float = Field(10.0, gt=0, le=1000)
+    decay_epochs: float | None = Field(None, gt=0, description="where the learning rate reaches zero; None: at the end")
+    patience: int = Field(3, ge=1, description="epochs without a better valid score before stopping")
+    int8: bool | Literal["auto"] = Field("auto", description="int8 weights; auto: when the valid score stays and it is faster")
+    bf16: bool | Literal["auto"] = Field("auto", description="train in bf16; auto: when the machine gains by it")
+    threads: int = Field(0, ge=0, le=256, description="training threads; 0: as many cores as this process may use")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class Transformer(Model):
+    """Attention over characters or subwords."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "tagging"})
+    cost_rank: ClassVar[int] = 40
+    Hyper: ClassVar[type[BaseModel]] = TransformerHyper
+
+    def __init__(self, hyper: BaseModel | None = None, *, task: Task, seed: int = 0) -> None:
+        super().__init__(hyper, task=task, seed=seed)
+        self.tokens_: Tokens | None = None
+        self.onnx_: bytes = b""
+        self.chain_: Transitions | None = None
+        self.size_: int = self.hyper.max_length
+        self.int8_: bool = False
+        self.found_: dict[str, Any] = {}
+        """What training found: best epoch, speed, padding, and whether int8 was taken."""
+        self._answerer: Answerer | None = None
+
+    @classmethod
+    def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
+        """Small ones first, then deeper ones, then every pretrained directory."""
+        longest = min(256, max(32, shape.length_max))
+        epochs = float(np.clip(600_000 / max(1, shape.rows), 5, 40)) if shape.task == "classification" else float(np.clip(120_000 / max(1, shape.rows), 10, 60))
+        small = TransformerHyper(max_length=longest, epochs=round(epochs))  # pyright: ignore[reportCallIssue]
+        yield small
+        yield small.model_copy(update={"layers": 4, "hidden": 256, "ff": 1024, "learning_rate": 5e-4})
+        for folder in shape.pretrained:
+            yield TransformerHyper(pretrained=str(folder), max_length=longest, epochs=min(5.0, epochs))  # pyright: ignore[reportCallIssue]
+
+    def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
+        """Learn from ``train``, stop by ``valid``, and check that ONNX answers as torch does.
+
+        Raises:
+            Invalid: `model.too-few-labels`, `model.no-examples`, `neural.pickled-weights` and its like.
+            Broken: `neural.onnx-differs`.
+        """
+        from wenfang.models.neural.fitting import fit_network
+
+        self.labels_ = trainable_labels(train)
+        learned = fit_network(self.hyper, train, valid, labels=self.labels_, seed=self.seed, curve=curve or Curve())
+        self.tokens_, self.onnx_, self.chain_ = learned.tokens, learned.onnx, learned.chain
+        self.size_, self.int8_, self.found_ = learned.size, learned.int8, learned.found
+        self._answerer = None
+        return self
+
+    def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
+        """One answer for each text, in order.
+
+        Args:
+            texts: B strings.
+            top_k: classification: how many labels go into ``Output.scores``.
+
+        Cost: one pass of the network for each window of ``max_length`` tokens.
+        """
+        answers: list[Output] = []
+        for start in range(0, len(texts), AT_ONCE):
+            answers += self._answer(list(texts[start : start + AT_ONCE]), top_k)
+        return answers
+
+    def _answer(self, texts: list[str], top_k: int) -> list[Output]:
+        answerer = self._ready()
+        encoded = answerer.tokens.encode(texts)
+        if self.chain_ is None:
+            return classified(self.labels_, answerer.class_probabilities(encoded), top_k)
+        tags = TagSet(tuple(self.labels_))
+        paths, scores = answerer.tag_paths(encoded, self.chain_)
+        return [
+            Output(spans=spans_of_tokens(tags.decode(path), text_tokens, text), score=score)
+            for path, score, text_tokens, text in zip(paths, scores.tolist(), encoded, texts, strict=True)
+        ]
+
+    def _ready(self) -> Answerer:
+        if self._answerer is None:
+            if self.tokens_ is None:
+                raise Broken("neural.bad-tokens", reason="not fitted")
+            # int8 scales come from the whole batch, so a text's answer would depend on its neighbours: alone, and it costs no more
+            self._answerer = Answerer(Session(self.onnx_), self.tokens_, size=self.size_, budget_tokens=0 if self.int8_ else 512)
+        return self._answerer
+
+    def save(self, folder: Path) -> None:
+        """``model.onnx``, ``tokens.json``, for tagging ``transitions.safetensors``, for subwords ``tokenizer.json``."""
+        tokens = self._ready().tokens
+        write_file(folder / "model.onnx", self.onnx_)
+        head = {"size": self.size_, "int8": self.int8_, "tokens": tokens.to_json(), "found": self.found_}
+        write_file(folder / "tokens.json", json.dumps(head, ensure_ascii=True).encode())
+        for name, data in tokens.files().items():
+            write_file(folder / name, data)
+        if self.chain_ is not None:
+            from safetensors.numpy import save
+
+            write_file(folder / "transitions.safetensors", save({"start": self.chain_.start, "end": self.chain_.end, "step": self.chain_.step}))
+
+    @classmethod
+    def load(cls, folder: Path, *, task: Task, hyper: BaseModel, labels: list[str]) -> Self:
+        """The model that ``save`` wrote; onnxruntime and numpy only.
+
+        Raises:
+            Broken: `neural.bad-tokens`, `neural.bad-graph`.
+        """
+        model = cls(hyper, task=task)
+        model.labels_ = labels
+        try:
+            head = json.loads((folder / "tokens.json").read_bytes())
+            model.size_, model.int8_, model.found_ = head["size"], head["int8"], head["found"]
+            files = {p.name: p.read_bytes() for p in folder.glob("tokenizer.json")}
+            model.tokens_ = tokens_from_json(head["tokens"], files)
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise Broken("neural.bad-tokens", reason=type(e).__name__) from e
+        model.onnx_ = (folder / "model.onnx").read_bytes()
+        if task == "tagging":
+            from safetensors.numpy import load
+
+            chain = load((folder / "transitions.safetensors").read_bytes())
+            model.chain_ = Transitions(chain["start"], chain["end"], chain["step"])
+        model._ready()
+        return model
+
+    def refit_hyper(self) -> BaseModel:
+        """The same with the best epoch, the schedule's end and the choice of int8 fixed."""
+        if not self.found_:
+            return self.hyper
+        return self.hyper.model_copy(update={"epochs": self.found_["best_epoch"], "decay_epochs": self.found_["decay_epochs"], "int8": self.int8_})
+
+    def environment(self) -> Mapping[str, str]:
+        """Versions of what shaped the result."""
+        names = ("torch", "numpy", "onnxruntime", *(("transformers", "tokenizers") if self.hyper.pretrained else ()))
+        return {name: version(name) for name in names}

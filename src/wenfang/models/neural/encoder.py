@@ -1,0 +1,145 @@
+"""Our own small encoder: pre-norm attention over characters and hashed n-grams, with a head for classes or tags. Knows nothing of texts or training.
+
+Positions are a learned bias on the attention scores by signed distance (clipped), for each layer and head: direction matters for
+tagging, any length works, and the exported graph needs no position table.
+
+Source: Vaswani et al. 2017; pre-norm: Xiong et al. 2020; relative bias: Raffel et al. 2020, section 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .network import Network
+from .tokens import CLS, UNK
+
+__all__ = ["Block", "Encoder", "EncoderShape"]
+
+REACH = 32
+"""Distances beyond this share one bias."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """Sizes of the network."""
+
+    vocabulary: int
+    outputs: int
+    """L."""
+    tagging: bool
+    layers: int
+    hidden: int
+    heads: int
+    ff: int
+    dropout: float = 0.1
+    gram_buckets: int = 0
+    token_dropout: float = 0.0
+    """Share of characters and n-grams not shown while training."""
+    reach: int = REACH
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sizes by name."""
+        return asdict(self)
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each on a normalised view of the running state."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        H = shape.hidden
+        self.heads = shape.heads
+        self.dropout = shape.dropout
+        self.attention_norm = nn.LayerNorm(H)
+        self.qkv = nn.Linear(H, 3 * H)
+        self.out = nn.Linear(H, H)
+        self.ff_norm = nn.LayerNorm(H)
+        self.up = nn.Linear(H, shape.ff)
+        self.down = nn.Linear(shape.ff, H)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """States (B, T, H) and score bias (B, heads, T, T) to states."""
+        B, T, H = x.shape
+        q, k, v = self.qkv(self.attention_norm(x)).view(B, T, 3, self.heads, H // self.heads).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=self.dropout if self.training else 0.0)
+        x = x + F.dropout(self.out(seen.transpose(1, 2).reshape(B, T, H)), self.dropout, self.training)
+        return x + F.dropout(self.down(F.gelu(self.up(self.ff_norm(x)))), self.dropout, self.training)
+
+
+class Encoder(Network):
+    """Token numbers to class or tag scores.
+
+    Args:
+        shape: all sizes.
+    """
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        H = shape.hidden
+        self.chars = nn.Embedding(shape.vocabulary, H)
+        self.grams = nn.EmbeddingBag(shape.gram_buckets + 1, H, mode="sum", sparse=True, padding_idx=0) if shape.gram_buckets else None
+        self.distance = nn.Parameter(torch.zeros(shape.layers, shape.heads, 2 * shape.reach + 1))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(H)
+        self.head = nn.Linear(H if shape.tagging else 3 * H, shape.outputs)
+        self.apply(_initialise)
+        if self.grams is not None:
+            with torch.no_grad():
+                self.grams.weight[0] = 0.0
+
+    def forward(self, ids: Tensor, mask: Tensor, grams: Tensor | None = None) -> Tensor:
+        """Scores.
+
+        Args:
+            ids: shape (B, T).
+            mask: True where a token stands, shape (B, T).
+            grams: n-gram numbers, shape (B, T, G).
+
+        Returns:
+            shape (B, T, L) for tagging, (B, L) for classification.
+        """
+        x = inputs = self._embed(ids, grams)
+        T = ids.shape[1]
+        at = torch.arange(T, device=ids.device)
+        between = (at[None, :] - at[:, None]).clamp(-self.shape.reach, self.shape.reach) + self.shape.reach
+        hidden = torch.zeros(mask.shape, device=ids.device).masked_fill(~mask, -1e4)[:, None, None, :]
+        for block, distance in zip(self.blocks, self.distance, strict=True):
+            x = block(x, distance[:, between][None] + hidden)
+        x = self.norm(x)
+        return self.head(x if self.shape.tagging else _pool(x, inputs, mask))
+
+    def _embed(self, ids: Tensor, grams: Tensor | None) -> Tensor:
+        hide = self.shape.token_dropout if self.training else 0.0
+        if hide:
+            ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < hide) & (ids > CLS), UNK)
+        x = self.chars(ids)
+        if self.grams is not None and grams is not None:
+            if hide:
+                grams = grams.masked_fill(torch.rand(grams.shape, device=ids.device) < hide, 0)
+            x = x + self.grams(grams.reshape(-1, grams.shape[-1])).view(x.shape)
+        return F.dropout(x, self.shape.dropout, self.training)
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Those whose gradients touch few rows."""
+        return [] if self.grams is None else [cast("nn.Parameter", self.grams.weight)]
+
+
+def _pool(x: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Mean and maximum of the states, and mean of the inputs: the last lets n-grams vote directly, as in fastText (Joulin et al. 2017)."""
+    there = mask[:, :, None].to(x.dtype)
+    n = there.sum(dim=1)
+    top = x.masked_fill(~mask[:, :, None], -1e4).amax(dim=1)
+    return torch.cat([(x * there).sum(dim=1) / n, top, (inputs * there).sum(dim=1) / n], dim=-1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding, nn.EmbeddingBag)):
+        nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Linear) else 0.05)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,30 @@
+"""What a trainable network is to the training loop. Knows nothing of any particular one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["Network"]
+
+
+class Network(nn.Module):
+    """Scores of a batch: ``forward(ids, mask, grams)``."""
+
+    def scores(self, ids: Tensor, mask: Tensor, grams: Tensor | None) -> Tensor:
+        """Class scores (B, L) or tag scores (B, T, L) in fp32.
+
+        Args:
+            ids: token numbers, shape (B, T).
+            mask: True where a token stands, shape (B, T).
+            grams: n-gram numbers, shape (B, T, G), or None.
+        """
+        given: Tensor = self(ids, mask, grams)
+        return given.float()
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Those whose gradients touch few rows."""
+        return []
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Those on top of a pretrained network that no pretraining has seen."""
+        return []

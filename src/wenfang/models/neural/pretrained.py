@@ -1,0 +1,108 @@
+"""A local directory of the transformers library as the network and tokens of a family. Never fetches, never unpickles. Knows nothing of training."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from wenfang.core.errors import Broken, Invalid
+
+from .network import Network
+from .tokens import SubwordTokens
+
+__all__ = ["Pretrained", "describe", "open_pretrained"]
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+class Pretrained(Network):
+    """A pretrained encoder with a new head: mean of the states for classes, one score row for each token for tags.
+
+    Args:
+        body: the transformers model.
+        hidden: H.
+        outputs: L.
+        tagging: which head.
+        dropout: before the head.
+    """
+
+    def __init__(self, body: nn.Module, *, hidden: int, outputs: int, tagging: bool, dropout: float) -> None:
+        super().__init__()
+        self.body = body
+        self.tagging = tagging
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden if tagging else 2 * hidden, outputs)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids: Tensor, mask: Tensor, grams: Tensor | None = None) -> Tensor:
+        """Scores (B, T, L) or (B, L) of ids (B, T) under mask (B, T); ``grams`` is not used."""
+        del grams
+        states: Tensor = self.body(input_ids=ids.long(), attention_mask=mask.long()).last_hidden_state
+        if self.tagging:
+            return self.head(self.dropout(states))
+        there = mask[:, :, None].to(states.dtype)
+        mean = (states * there).sum(dim=1) / there.sum(dim=1)
+        return self.head(self.dropout(torch.cat([states[:, 0], mean], dim=-1)))
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Those that no pretraining has seen."""
+        return list(self.head.parameters())
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a usable directory.
+
+    Raises:
+        Invalid: `neural.pretrained-missing`, `neural.pickled-weights`, `neural.pretrained-incomplete`.
+    """
+    if not folder.is_dir():
+        raise Invalid("neural.pretrained-missing", path=str(folder))
+    names = {p.name for p in folder.iterdir()}
+    if not any(n.endswith(".safetensors") for n in names):
+        pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5")))
+        if pickled:
+            raise Invalid("neural.pickled-weights", path=str(folder), files=pickled)
+    wanted = {"config.json", "tokenizer.json"}
+    missing = sorted(wanted - names) + ([] if any(n.endswith(".safetensors") for n in names) else ["model.safetensors"])
+    if missing:
+        raise Invalid("neural.pretrained-incomplete", path=str(folder), missing=missing)
+    try:
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise Invalid("neural.pretrained-unreadable", path=str(folder), reason=type(e).__name__) from e
+    if not isinstance(config, dict) or config.get("auto_map"):  # pyright: ignore[reportUnknownMemberType]  # a model that brings its own code is not run
+        raise Invalid("neural.pretrained-unreadable", path=str(folder), reason="config.json")
+    return cast("dict[str, Any]", config)
+
+
+def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float) -> tuple[Pretrained, SubwordTokens, int]:
+    """The network, its tokens, and how many tokens it reads at once (special ones included).
+
+    Raises:
+        Invalid: as ``describe``; `neural.pretrained-unreadable`.
+    """
+    config = describe(folder)
+    try:
+        body: Any = _auto_model()(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, attn_implementation="eager", dtype=torch.float32)
+        tokens = SubwordTokens((folder / "tokenizer.json").read_bytes(), pad=int(config.get("pad_token_id") or 0))
+    except Exception as e:  # tokenizers and safetensors raise bare Exceptions of their own for damaged files
+        raise Invalid("neural.pretrained-unreadable", path=str(folder), reason=type(e).__name__) from e
+    hidden = getattr(body.config, "hidden_size", None)
+    if not isinstance(hidden, int):
+        raise Broken("neural.pretrained-shape", path=str(folder))
+    network = Pretrained(body, hidden=hidden, outputs=outputs, tagging=tagging, dropout=dropout)
+    return network, tokens, int(config.get("max_position_embeddings") or 512)
+
+
+def _auto_model() -> Any:
+    for name in OFFLINE:
+        os.environ.setdefault(name, "1")  # before the first import of transformers: it reads them once
+    import transformers
+
+    return cast("Any", transformers).AutoModel.from_pretrained
