@@ -15,8 +15,7 @@ def actor(role, project=None):
 def may(who, permission, project=None):
     try:
         require(who, permission, project)
-    except Denied as e:
-        assert e.code == "auth.denied"
+    except Denied:
         return False
     return True
 

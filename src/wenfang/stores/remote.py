@@ -105,7 +105,7 @@ class RemoteTables(Tables):
 
     def find(self, kind: type[R], *, where: Mapping[str, Any] | None = None, limit: int = 1000, after: str | None = None, newest_first: bool = False) -> list[R]:
         """Records whose indexed fields equal ``where``, by id."""
-        shapes = shapes_of(kind, where) if where else ()
+        shapes = shapes_of(kind, where, after)
         plain: dict[str, Any] = {name: list(where[name]) if shape.startswith("any") else where[name] for name, shape in shapes} if where else {}
         bodies = self._call("find", kind=kind.table, where=plain, limit=limit, after=after, newest_first=newest_first)
         return [kind.model_validate_json(body) for body in bodies]

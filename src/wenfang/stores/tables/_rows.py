@@ -118,12 +118,16 @@ def record_of(kind: type[R], id: str, body: str) -> R:
         raise Broken("store.damaged-row", table=kind.table, id=id) from e
 
 
-def shapes_of(kind: type[Record], where: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def shapes_of(kind: type[Record], where: Mapping[str, Any] | None, after: str | None) -> tuple[tuple[str, str], ...]:
     """How each field of a search is compared: ``=``, ``null``, ``any`` of a list, ``any-or-null``.
 
     Raises:
         Invalid: `store.not-indexed`, `store.bad-text`, `store.wrong-type`.
     """
+    if after is not None:
+        _check(kind.__name__, "id", after, wants_int=False)
+    if not where:
+        return ()
     shapes: list[tuple[str, str]] = []
     for name, value in where.items():
         if name not in searchable(kind):

@@ -115,15 +115,13 @@ class SqlTables(TableStore):
 
     def find(self, kind: type[R], *, where: Mapping[str, Any] | None = None, limit: int = 1000, after: str | None = None, newest_first: bool = False) -> list[R]:
         """Records whose indexed fields equal ``where``, by id."""
-        shapes = shapes_of(kind, where) if where else ()
-        values: Row = {"limit": limit}
+        shapes = shapes_of(kind, where, after)
+        values: Row = {"limit": max(limit, 0)}
         for name, shape in shapes:
             if shape != "null":
                 assert where is not None
                 values[f"where_{name}"] = where[name] if shape == "=" else self._list([v for v in where[name] if v is not None])
         if after is not None:
-            if not storable(after):
-                return []
             values["after"] = after
         rows = self._all(self.sql.find(kind, shapes, after is not None, newest_first), values)
         return [record_of(kind, id, body) for id, body in rows]
@@ -148,11 +146,11 @@ class SqlTables(TableStore):
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """Events in order."""
-        return [_event(row) for row in self._all(self.sql.events, {"after": after, "limit": limit})]
+        return [_event(row) for row in self._all(self.sql.events, {"after": after, "limit": max(limit, 0)})]
 
     def audit(self, after: int = 0, limit: int = 1000) -> list[AuditEntry]:
         """Audit entries in order."""
-        return [_audit(row) for row in self._all(self.sql.audit, {"after": after, "limit": limit})]
+        return [_audit(row) for row in self._all(self.sql.audit, {"after": after, "limit": max(limit, 0)})]
 
     # ------------------------------------------------------------ writing
     def commit(self, changes: Changes, *, once: str | None = None) -> None:
@@ -189,28 +187,26 @@ class SqlTables(TableStore):
             return  # the database rolled back itself (disk full) or is gone; the first error is the one to tell
 
     def _write_records(self, cursor: Any, made: Plan) -> None:
-        for kind, row in made.puts:
+        for n, (kind, row) in enumerate(made.puts):
             try:
                 cursor.execute(self.sql.insert[kind], row)
             except self.integrity as e:
-                raise self._clash(cursor, kind, row, new=True) from e
+                raise self._clash(cursor, kind, row, made.puts[:n]) from e
         for kind, row in made.updates:
             try:
                 values = {f"new_{name}": row[name] for name in columns_of(kind)[2:]}
                 cursor.execute(self.sql.update[kind], {**values, "row_id": row["id"], "old_revision": row["old_revision"]})
             except self.integrity as e:
-                raise self._clash(cursor, kind, row, new=False) from e
+                raise exists(kind, row, kind.unique) from e
             if cursor.rowcount != 1:
                 raise changed(kind, row["id"])
 
-    def _clash(self, cursor: Any, kind: type[Record], row: Row, *, new: bool) -> WenfangError:
-        """Which fields met a row that was there before, asked inside the failed transaction's wake."""
-        if new and kind.unique:
-            self._roll_back(cursor)
-            cursor.execute(self.sql.get[kind], {"id": row["id"]})
-            if not cursor.fetchone():
-                return exists(kind, row, kind.unique)
-        return exists(kind, row, ("id",) if new else kind.unique)
+    def _clash(self, cursor: Any, kind: type[Record], row: Row, before: list[tuple[type[Record], Row]]) -> WenfangError:
+        """Which fields of a new row met another: its id, there already or put just before, or else its unique fields."""
+        self._roll_back(cursor)  # PostgreSQL answers nothing inside a failed transaction
+        cursor.execute(self.sql.get[kind], {"id": row["id"]})
+        same_id = cursor.fetchone() is not None or any(k is kind and r["id"] == row["id"] for k, r in before)
+        return exists(kind, row, ("id",) if same_id else kind.unique)
 
     def _write_logs(self, cursor: Any, made: Plan) -> None:
         for rows, last, insert in ((made.pointers, self.sql.last_pointer_seq, self.sql.insert_pointer), (made.events, self.sql.last_event_seq, self.sql.insert_event)):

@@ -57,7 +57,10 @@ class MemoryTables(TableStore):
 
     def find(self, kind: type[R], *, where: Mapping[str, Any] | None = None, limit: int = 1000, after: str | None = None, newest_first: bool = False) -> list[R]:
         """Records whose indexed fields equal ``where``, by id."""
-        wanted = {name: set(where[name]) if shape.startswith("any") else {where[name]} if shape == "=" else {None} for name, shape in shapes_of(kind, where)} if where else {}
+        wanted: dict[str, set[Any]] = {}
+        for name, shape in shapes_of(kind, where, after):
+            assert where is not None
+            wanted[name] = set(where[name]) if shape.startswith("any") else {where[name]} if shape == "=" else {None}
         found: list[Row] = []
         with self._lock:
             self._check_open()
@@ -65,7 +68,7 @@ class MemoryTables(TableStore):
             first, last = (0, len(ids)) if after is None else (0, bisect_left(ids, after)) if newest_first else (bisect_right(ids, after), len(ids))
             order = range(last - 1, first - 1, -1) if newest_first else range(first, last)
             for n in order:
-                if len(found) == limit:
+                if len(found) >= limit:
                     break
                 row = self._rows[kind][ids[n]]
                 if all(row[name] in values for name, values in wanted.items()):
@@ -90,13 +93,13 @@ class MemoryTables(TableStore):
         """Events in order."""
         with self._lock:
             self._check_open()
-            return [e.model_copy(deep=True) for e in self._events[max(after, 0) : max(after, 0) + limit]]
+            return [e.model_copy(deep=True) for e in self._events[max(after, 0) : max(after, 0) + max(limit, 0)]]
 
     def audit(self, after: int = 0, limit: int = 1000) -> list[AuditEntry]:
         """Audit entries in order."""
         with self._lock:
             self._check_open()
-            return [e.model_copy(deep=True) for e in self._audit[max(after, 0) : max(after, 0) + limit]]
+            return [e.model_copy(deep=True) for e in self._audit[max(after, 0) : max(after, 0) + max(limit, 0)]]
 
     # ------------------------------------------------------------ writing
     def commit(self, changes: Changes, *, once: str | None = None) -> None:

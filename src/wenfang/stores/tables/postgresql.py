@@ -54,6 +54,7 @@ class PostgresqlTables(SqlTables):
         except (ArgumentError, ValueError) as e:
             raise Invalid("store.bad-url", url="postgresql:…", known=self.form) from e
         self._place = address.set(password=None, query={}).render_as_string()
+        self._closed = False
         self._engine = create_engine(
             address.set(drivername="postgresql+psycopg"),
             isolation_level="AUTOCOMMIT",
@@ -81,6 +82,8 @@ class PostgresqlTables(SqlTables):
 
     @contextmanager
     def _cursor(self) -> Generator[Any]:
+        if self._closed:
+            raise Broken("store.closed", path=self.place)
         connection = self._engine.raw_connection()
         try:
             yield connection.cursor()
@@ -110,4 +113,5 @@ class PostgresqlTables(SqlTables):
 
     def close(self) -> None:
         """Close every connection."""
+        self._closed = True
         self._engine.dispose()
