@@ -1,0 +1,146 @@
+"""Everything that is not a hot path goes on to the control process over its Unix socket, streaming both ways with bounded memory.
+
+Knows nothing of what is asked. When control is away, predictions go on and these requests are told when to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+import httptools
+
+from wenfang.core.errors import Busy
+
+from .connection import Connection
+from .exchange import Exchange
+
+__all__ = ["Forwarder"]
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect")
+)
+FORWARDED = b"x-wenfang-forwarded"
+PIECE_BYTES = 256 << 10
+log = logging.getLogger("wenfang.gateway.forward")
+
+
+class _Answer:
+    """Collects what the parser of control's answer says."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.length: int | None = None
+        self.pieces: list[bytes] = []
+        self.head_done = False
+        self.done = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            self.length = int(value)
+        elif name not in HOP_BY_HOP and name != b"date":
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.head_done = True
+
+    def on_body(self, body: bytes) -> None:
+        self.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
+class Forwarder:
+    """Forwards one request over one connection of its own: control's load is people, not machines.
+
+    Args:
+        socket: of the control process.
+        timeout_s: until its answer begins.
+    """
+
+    def __init__(self, socket: Path, timeout_s: float = 300.0) -> None:
+        self.socket = socket
+        self.timeout_s = timeout_s
+
+    async def relay(self, exchange: Exchange, connection: Connection) -> None:
+        """Send the request on, bring the answer back.
+
+        Raises:
+            Busy: `gateway.control-away`, `gateway.control-silent`.
+            ConnectionError: control went away in the middle of its answer.
+        """
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self.socket), limit=PIECE_BYTES)
+        except OSError as e:
+            raise Busy("gateway.control-away", retry_after_s=2.0) from e
+        sending = asyncio.get_running_loop().create_task(self._send(exchange, writer))
+        try:
+            await self._receive(exchange, connection, reader)
+        except (ConnectionError, EOFError, httptools.HttpParserError) as e:
+            if exchange.head_sent:
+                raise ConnectionError("control went away in the middle of its answer") from e
+            raise Busy("gateway.control-away", retry_after_s=2.0) from e
+        finally:
+            sending.cancel()
+            with suppress(asyncio.CancelledError):
+                await sending
+            writer.close()
+
+    async def _send(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
+        request = exchange.request
+        chunked = b"transfer-encoding" in request.headers
+        lines = [f"{request.method} ".encode(), request.target, b" HTTP/1.1\r\n"]
+        for name, value in request.raw_headers:
+            if name not in HOP_BY_HOP and name not in {FORWARDED, b"x-request-id"}:
+                lines += [name, b": ", value, b"\r\n"]
+        lines += [FORWARDED, b": ", request.client.encode(), b"\r\nx-request-id: ", request.request_id.encode(), b"\r\nconnection: close\r\n"]
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if chunked else b"\r\n")
+        try:
+            writer.write(b"".join(lines))
+            while piece := await exchange.read():
+                writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+                await writer.drain()
+            if chunked:
+                writer.write(b"0\r\n\r\n")
+            await writer.drain()
+        except ConnectionError as e:  # control may answer before it has read everything: its answer counts
+            log.debug("control stopped reading request %s: %s", request.request_id, e)
+
+    async def _receive(self, exchange: Exchange, connection: Connection, reader: asyncio.StreamReader) -> None:
+        answer = _Answer()
+        parser = httptools.HttpResponseParser(answer)
+        chunked, status = False, 0
+        while not answer.done:
+            try:
+                data = await asyncio.wait_for(reader.read(PIECE_BYTES), self.timeout_s)
+            except TimeoutError as e:
+                if exchange.head_sent:
+                    raise ConnectionError("control fell silent") from e
+                raise Busy("gateway.control-silent", timeout_s=self.timeout_s, retry_after_s=10.0) from e
+            if not data:
+                if answer.head_done and answer.length is None:
+                    break  # an answer that ends with its connection
+                raise EOFError
+            parser.feed_data(data)
+            if answer.head_done and not exchange.head_sent:
+                status = parser.get_status_code()
+                chunked = connection.start_stream(exchange, status, answer.headers, 0 if status in {204, 304} else answer.length)
+            if answer.pieces:
+                await self._pass_on(connection, b"".join(answer.pieces), chunked=chunked)
+                answer.pieces.clear()
+            if exchange.request.method == "HEAD" and answer.head_done:
+                break
+        if chunked and connection.transport is not None:
+            connection.transport.write(b"0\r\n\r\n")
+        connection.end_stream(exchange, status)
+
+    @staticmethod
+    async def _pass_on(connection: Connection, piece: bytes, *, chunked: bool) -> None:
+        if connection.transport is None:
+            raise ConnectionError("the client has gone")
+        connection.transport.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        await connection.writable()

@@ -1,0 +1,252 @@
+"""One gateway process put together: listening socket, connections, protocols, routing table, forwarding, drain.
+
+The hot path needs nothing but the routing table and the replicas' sockets: control may be away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from wenfang.core.errors import Broken, Conflict, Invalid, Unauthenticated, WenfangError
+from wenfang.core.home import Home
+from wenfang.core.settings import Serve
+from wenfang.serve.pool import Limits
+from wenfang.serve.router import Router
+from wenfang.serve.routing import ROUTES_FILE
+
+from .access import authenticate
+from .channel import ask, listen
+from .connection import Connection
+from .exchange import Exchange, Request, Response
+from .forward import Forwarder
+from .metrics import Family, Metrics
+from .protocols import Desk, Protocol, protocols
+
+__all__ = ["Gateway"]
+
+TICK_S = 0.25
+log = logging.getLogger("wenfang.gateway")
+
+
+class _Desk(Desk):
+    """The desk of a gateway that may have siblings: their counters are asked for over their sockets."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway.router, gateway.limits)
+        self._gateway = gateway
+
+    async def all_metrics(self) -> list[list[Family]]:
+        """Own counters and those of every sibling that answers."""
+        gateway = self._gateway
+        siblings = [p for p in sorted(gateway.home.run.glob("gateway-*.sock")) if p.name != f"gateway-{gateway.index}.sock"]
+        return [gateway.families()] + [found for found in await asyncio.gather(*(ask(p, "metrics") for p in siblings)) if found is not None]
+
+
+class Gateway:
+    """Must be made on a running loop.
+
+    Args:
+        home: of the installation.
+        index: which gateway this is.
+        limits: the [serve] settings.
+    """
+
+    def __init__(self, home: Home, index: int, limits: Serve) -> None:
+        self.home = home
+        self.index = index
+        self.limits = limits
+        self.draining = False
+        self.metrics = Metrics()
+        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s))
+        self.forwarder = Forwarder(home.control_socket)
+        self._desk = _Desk(self)
+        self._by_segment: dict[str, Protocol] = {}
+        for name in protocols.names():
+            plugin = protocols.get(name)(self._desk)
+            self._by_segment.update(dict.fromkeys(plugin.segments, plugin))
+        self._connections: set[Connection] = set()
+        self._by_address: dict[str, int] = {}
+        self._stop = asyncio.Event()
+        self._routes_mark: tuple[int, int] = (0, 0)
+
+    # ------------------------------------------------------------ what connections ask
+    def admit(self, exchange: Exchange) -> None:
+        """Choose who answers and check the key, before a byte of the body is read."""
+        request = exchange.request
+        protocol = self._by_segment.get(request.path[1:].partition("/")[0])
+        if protocol is None:
+            exchange.streams = True
+            exchange.body_max_bytes = self.limits.upload_max_bytes
+            return
+        exchange.protocol = protocol
+        exchange.body_max_bytes = self.limits.body_max_bytes
+        if not protocol.is_open(request.path):
+            try:
+                request.principal = authenticate(self.router.table, request)
+            except Unauthenticated as e:
+                failures = self.metrics.auth_failures
+                failures[e.code] = failures.get(e.code, 0) + 1
+                raise
+
+    async def answer(self, request: Request) -> Response:
+        """Have the protocol answer."""
+        return await self._by_segment[request.path[1:].partition("/")[0]].answer(request)
+
+    async def relay(self, exchange: Exchange, connection: Connection) -> None:
+        """Everything else is the control process's."""
+        await self.forwarder.relay(exchange, connection)
+
+    def opened(self, connection: Connection) -> bool:
+        """Count a connection and its address."""
+        metrics = self.metrics
+        metrics.connections += 1
+        metrics.connections_total += 1
+        self._connections.add(connection)
+        n = self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
+        return n <= self.limits.connections_per_address
+
+    def closed(self, connection: Connection) -> None:
+        """Forget it."""
+        self.metrics.connections -= 1
+        self._connections.discard(connection)
+        n = self._by_address.get(connection.address, 1) - 1
+        if n:
+            self._by_address[connection.address] = n
+        else:
+            self._by_address.pop(connection.address, None)
+
+    def finished(self, exchange: Exchange, status: int, seconds: float) -> None:
+        """Count an answer."""
+        protocol = exchange.protocol
+        self.metrics.observe(exchange.request.service, protocol.name if protocol is not None else "control", status, seconds)
+
+    def cut_off(self, code: str) -> None:
+        """Count a connection a guard has ended."""
+        self.metrics.cut_off[code] = self.metrics.cut_off.get(code, 0) + 1
+
+    def families(self) -> list[Family]:
+        """The counters of this gateway."""
+        return self.metrics.families(self.router, str(self.index), sum([c.pending for c in self._connections]))
+
+    # ------------------------------------------------------------ life
+    def _listening_socket(self, host: str, port: int, *, shared: bool) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            sock.bind((host, port))
+            sock.listen(2048)
+        except OSError as e:
+            sock.close()
+            if e.errno == errno.EADDRINUSE:
+                raise Conflict("gateway.port-in-use", host=host, port=port) from e
+            raise Broken("gateway.cannot-listen", host=host, port=port, reason=e.strerror or str(e)) from e
+        sock.setblocking(False)
+        return sock
+
+    async def _stranger_listens(self, host: str, port: int) -> bool:
+        """With SO_REUSEPORT a second installation would silently share the port: only our own gateways may be there."""
+        siblings = sorted(self.home.run.glob("gateway-*.sock"))
+        if any([await ask(p, "stats", timeout_s=0.5) is not None for p in siblings]):
+            return False
+        try:
+            self._listening_socket(host, port, shared=False).close()
+        except Conflict:
+            return True
+        return False
+
+    async def run(self, host: str, port: int) -> None:
+        """Serve until SIGTERM, SIGINT or a ``drain`` call; then finish what was asked and return.
+
+        Raises:
+            Conflict: `gateway.port-in-use`; Broken: `gateway.cannot-listen`.
+        """
+        loop = asyncio.get_running_loop()
+        shared = self.limits.gateways > 1
+        if shared and port and self.index == 0 and await self._stranger_listens(host, port):
+            raise Conflict("gateway.port-in-use", host=host, port=port)
+        sock = self._listening_socket(host, port, shared=shared)
+        self.port: int = sock.getsockname()[1]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await self.router.load_if_there()
+        server = await loop.create_server(lambda: Connection(self, loop), sock=sock)
+        path = self.home.run / f"gateway-{self.index}.sock"
+        channel = await listen(path, {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "drain": self._drain})
+        log.info("gateway %d listens on %s port %d", self.index, host, self.port)
+        watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
+        try:
+            await self._stop.wait()
+            self.draining = True
+            server.close()
+            await self._finish()
+        finally:
+            for watch in watches:
+                watch.cancel()
+            channel.close()
+            path.unlink(missing_ok=True)
+            self.router.close()
+
+    async def _finish(self) -> None:
+        """Wait until every request begun is answered; connections that idle are closed by the tick."""
+        until = time.monotonic() + self.limits.deadline_s + 5.0
+        while self._connections and time.monotonic() < until:
+            for connection in list(self._connections):
+                connection.check(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            for connection in list(self._connections):
+                connection.check(now)
+
+    async def _watch_routes(self) -> None:
+        """Take a table that nobody announced: its writer died between writing and calling."""
+        while True:
+            await asyncio.sleep(4 * TICK_S)
+            mark = _mark(self.router.routes)
+            if mark != self._routes_mark:
+                self._routes_mark = mark
+                try:
+                    await self.router.load(wait_s=0.0)
+                except WenfangError as e:
+                    log.warning("the routing table was not taken: %s", e)
+
+    # ------------------------------------------------------------ calls
+    async def _routes(self, message: dict[str, Any]) -> Any:
+        """Take the table in the file. ``epoch``: at least this one must be there; ``drained``: wait until the old one's requests are answered."""
+        epoch = await self.router.load(drain=bool(message.get("drained")))
+        if epoch < int(message.get("epoch", 0)):
+            raise Invalid("serve.no-routes", reason=f"the file holds epoch {epoch}")
+        return {"epoch": epoch}
+
+    async def _stats(self, _: dict[str, Any]) -> Any:
+        return {"port": self.port, "connections": len(self._connections), "draining": self.draining, **self.router.state()}
+
+    async def _metrics(self, _: dict[str, Any]) -> Any:
+        return self.families()
+
+    async def _drain(self, _: dict[str, Any]) -> Any:
+        self._stop.set()
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)

@@ -1,0 +1,167 @@
+"""What a protocol is: the paths it owns, whether they need a key, and how a request becomes an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from wenfang.core.errors import Invalid, NotFound, WenfangError
+from wenfang.core.examples import Output
+from wenfang.core.settings import Serve
+from wenfang.doors.gateway.access import authorise
+from wenfang.doors.gateway.exchange import JSON, Request, Response
+from wenfang.doors.gateway.metrics import Family
+from wenfang.doors.gateway.problems import problem
+from wenfang.serve.batching import Ticket
+from wenfang.serve.router import Router
+from wenfang.serve.routing import RoutedModel
+
+__all__ = ["INPUTS_MAX", "TEXT_MAX_CHARS", "TOP_K_MAX", "Desk", "Protocol", "decode_json", "only", "top_k_of", "unknown_version"]
+
+INPUTS_MAX = 1024
+TEXT_MAX_CHARS = 50_000
+TOP_K_MAX = 100
+T = TypeVar("T")
+
+
+class Desk:
+    """What a protocol may use.
+
+    Args:
+        router: services, pools.
+        limits: settings of the gateway.
+    """
+
+    def __init__(self, router: Router, limits: Serve) -> None:
+        self.router = router
+        self.limits = limits
+        self._loop = asyncio.get_running_loop()
+
+    async def predict(self, request: Request, name: str, texts: Sequence[str], *, top_k: int = 1, version: str | None = None) -> tuple[list[Output], RoutedModel]:
+        """Ask service ``name`` about B texts; one answer each, in order, and the model version that gave them.
+
+        Args:
+            request: its principal must be allowed to call the service.
+            name: of the service.
+            texts: B strings.
+            top_k: labels in ``Output.scores``.
+            version: if given, the number of the version that must answer.
+
+        Raises:
+            NotFound: `serve.unknown-service`, `serve.unknown-version`.
+            Denied: `auth.denied`.
+            Invalid: `gateway.no-inputs`, `gateway.too-many-inputs`, `gateway.text-too-long`.
+            Busy: `serve.queue-full`, `serve.deadline-passed`.
+            Broken: `serve.replica-died`, `serve.model-failed`.
+        """
+        router = self.router
+        service = router.service(name)
+        authorise(request.principal, service)
+        request.service = name
+        pool, model = router.target(service)
+        if version is not None and version != model.version.rpartition(":")[2]:
+            raise unknown_version(name, version, model)
+        limit = min(INPUTS_MAX, self.limits.queue_max)
+        if not texts:
+            raise Invalid("gateway.no-inputs")
+        if len(texts) > limit:
+            raise Invalid("gateway.too-many-inputs", n=len(texts), max=limit)
+        for index, text in enumerate(texts):
+            if len(text) > TEXT_MAX_CHARS:
+                raise Invalid("gateway.text-too-long", index=index, n=len(text), max=TEXT_MAX_CHARS)
+        answered: asyncio.Future[Ticket] = self._loop.create_future()
+
+        def done(ticket: Ticket) -> None:
+            if not answered.done():
+                answered.set_result(ticket)
+
+        ticket = pool.submit(texts, top_k, done)
+        try:
+            await answered
+        except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
+            ticket.cancel()
+            raise
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.outputs, model
+
+    async def all_metrics(self) -> list[list[Family]]:
+        """The counters of every gateway of the installation."""
+        return []
+
+
+class Protocol(ABC):
+    """One way of asking. Made once for each gateway.
+
+    Args:
+        desk: what it may use.
+    """
+
+    name: ClassVar[str]
+    segments: ClassVar[tuple[str, ...]]
+    """First path segments it owns: ``("predict",)`` owns ``/predict`` and ``/predict/…``."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def is_open(self, path: str) -> bool:  # noqa: ARG002 for those that override it
+        """Whether ``path`` needs no key."""
+        return False
+
+    @abstractmethod
+    async def answer(self, request: Request) -> Response:
+        """Answer a complete request whose key was checked."""
+
+    def problem(self, error: WenfangError, request: Request) -> Response:
+        """An error in the shape this protocol demands."""
+        return problem(error, request)
+
+
+def unknown_version(name: str, version: str, model: RoutedModel) -> WenfangError:
+    """The error for a version that does not answer."""
+    return NotFound("serve.unknown-version", service=name[:80], version=version[:80], present=model.version.rpartition(":")[2])
+
+
+def decode_json(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """The body as the decoder's type.
+
+    Raises:
+        Invalid: `gateway.wrong-content-type`, `gateway.bad-json`.
+    """
+    kind = request.headers.get(b"content-type")
+    if kind is not None and kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
+        raise Invalid("gateway.wrong-content-type", got=kind[:80].decode("latin-1"))
+    try:
+        return decoder.decode(request.body)
+    except msgspec.MsgspecError as e:
+        raise Invalid("gateway.bad-json", reason=str(e)[:200]) from e
+    except UnicodeDecodeError as e:
+        raise Invalid("gateway.bad-json", reason="a string is not UTF-8") from e
+    except RecursionError as e:
+        raise Invalid("gateway.bad-json", reason="nested too deep") from e
+
+
+def only(request: Request, *methods: str) -> None:
+    """Raises Invalid: `gateway.method-not-allowed`."""
+    if request.method not in methods:
+        raise Invalid("gateway.method-not-allowed", method=request.method, allowed=", ".join(methods))
+
+
+def top_k_of(value: Any) -> int:
+    """``top_k`` as given in parameters.
+
+    Raises:
+        Invalid: `gateway.bad-parameter`.
+    """
+    if type(value) is not int or not 1 <= value <= TOP_K_MAX:
+        raise Invalid(
+            "gateway.bad-parameter",
+            parameter="top_k",
+            got=str(value)[:40] if isinstance(value, (int, float)) else type(value).__name__,
+            expected=f"a whole number from 1 to {TOP_K_MAX}",
+        )
+    return value

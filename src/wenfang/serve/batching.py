@@ -1,0 +1,116 @@
+"""Which of the waiting texts go together into one batch. Pure functions and plain values; no clock, no socket.
+
+Greedy: a free replica takes what waits. Oldest first, then those of nearest length, as long as padding costs less than a batch
+of their own would. There is no timer: nobody waits for company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from wenfang.core.examples import Output
+
+from .costs import CostCurve
+
+__all__ = ["WINDOW", "Item", "Ticket", "choose"]
+
+WINDOW = 128
+"""Waiting texts that are looked at for one batch."""
+HELD_UNITS = 1.5
+"""A batch may cost at most this many times what its texts cost alone, in padding, whatever the curve says."""
+
+
+class Ticket:
+    """One request: its texts, its answers as they come, and who wants to know.
+
+    Args:
+        n: number of its texts.
+        top_k: how many labels each answer names.
+        started, deadline: on the loop's clock.
+        done: called once, when all answers are there or the first error is.
+    """
+
+    __slots__ = ("deadline", "done", "error", "left", "outputs", "over", "started", "top_k")
+
+    def __init__(self, n: int, top_k: int, started: float, deadline: float, done: Callable[[Ticket], None]) -> None:
+        self.top_k = top_k
+        self.started = started
+        self.deadline = deadline
+        self.done = done
+        self.outputs: list[Any] = [None] * n
+        self.left = n
+        self.error: Exception | None = None
+        self.over = False
+
+    def answer(self, index: int, output: Output) -> None:
+        """One text is answered."""
+        if not self.over:
+            self.outputs[index] = output
+            self.left -= 1
+            if not self.left:
+                self.over = True
+                self.done(self)
+
+    def fail(self, error: Exception) -> None:
+        """The request fails; its other texts are dropped where they wait."""
+        if not self.over:
+            self.over = True
+            self.error = error
+            self.done(self)
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more."""
+        self.over = True
+
+
+class Item:
+    """One waiting text."""
+
+    __slots__ = ("attempts", "index", "length", "text", "ticket")
+
+    def __init__(self, text: str, index: int, ticket: Ticket) -> None:
+        self.text = text
+        self.length = len(text) + 2
+        self.index = index
+        self.ticket = ticket
+        self.attempts = 0
+
+
+def choose(waiting: list[Item], curve: CostCurve, limit: int) -> list[Item]:
+    """Take the next batch out of ``waiting``.
+
+    The oldest text leads. A text joins when the padding it brings costs less than the fixed cost of a batch of its own. A text
+    that was in a dying replica goes alone, so that one which kills replicas takes nobody with it.
+
+    Args:
+        waiting: oldest first; what is taken (and what nobody wants any more) is removed.
+        curve: of the replica that is free.
+        limit: texts at most.
+
+    Cost: O(W log W) for a window of W ≤ 128 texts.
+    """
+    if any(item.ticket.over for item in waiting[:WINDOW]):
+        waiting[:] = [item for item in waiting if not item.ticket.over]
+    if not waiting:
+        return []
+    limit = min(limit, curve.batch_max)
+    lead = waiting[0]
+    if limit <= 1 or lead.attempts or len(waiting) == 1:
+        del waiting[0]
+        return [lead]
+    near = sorted((item for item in waiting[1:WINDOW] if not item.attempts), key=lambda item: abs(item.length - lead.length))
+    batch, longest, own = [lead], lead.length, lead.length
+    spare = curve.fixed_ms / curve.item_ms if curve.item_ms > 0 else float("inf")
+    for item in near:
+        if len(batch) >= limit:
+            break
+        long = max(longest, item.length)
+        padded = long * (len(batch) + 1)
+        if padded - longest * len(batch) > item.length + spare or padded > HELD_UNITS * (own + item.length) + spare:
+            break
+        batch.append(item)
+        longest, own = long, own + item.length
+    taken = set(map(id, batch))
+    waiting[:] = [item for item in waiting if id(item) not in taken]
+    return batch

@@ -1,0 +1,364 @@
+"""The replicas of one model version as their callers see them: connections, a bounded queue, batches, retries, deadlines.
+
+Lives on one asyncio loop. Knows nothing of HTTP, services, or how replicas are started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from wenfang.core.errors import BY_STATUS, Broken, Busy
+from wenfang.core.frames import FRAME_MAX_BYTES, pack
+
+from .batching import Item, Ticket, choose
+from .costs import CostCurve
+from .wire import Answer, Ask, Hello
+
+__all__ = ["Limits", "Pool", "PoolFigures"]
+
+RECONNECT_FIRST_S = 0.01
+RECONNECT_MAX_S = 0.5
+SWEEP_S = 0.1
+log = logging.getLogger("wenfang.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a pool takes and how long it may need."""
+
+    batch_max: int = 8
+    queue_max: int = 1024
+    deadline_s: float = 10.0
+
+
+class PoolFigures:
+    """Plain counters, read by whoever shows them."""
+
+    __slots__ = ("batch_sizes", "batches", "late", "lost", "model_ms", "refused", "retried", "texts")
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self.batches = 0
+        self.batch_sizes: dict[int, int] = {}
+        self.model_ms = 0.0
+        self.lost = 0
+        """Connections to replicas that broke: a replica died or was restarted."""
+        self.retried = 0
+        self.refused = 0
+        self.late = 0
+
+
+class _Replica(asyncio.Protocol):
+    """One connection to one replica; a batch in flight at most."""
+
+    def __init__(self, pool: Pool, path: str) -> None:
+        self.pool = pool
+        self.path = path
+        self.transport: asyncio.Transport | None = None
+        self.hello: Hello | None = None
+        self.curve = CostCurve(0.0, 0.0, 1)
+        self.batch: list[Item] = []
+        self.sent_at = 0.0
+        self.answered = 0
+        self._id = 0
+        self._inbox = bytearray()
+        self.closed = False
+        self.ended = asyncio.Event()
+
+    # ------------------------------------------------------------ connecting
+    async def stay_connected(self) -> None:
+        """Connect again and again until the pool closes."""
+        wait_s = RECONNECT_FIRST_S
+        while not self.closed:
+            self.ended.clear()
+            try:
+                await asyncio.get_running_loop().create_unix_connection(lambda: self, self.path)
+            except OSError:
+                await asyncio.sleep(wait_s)
+                wait_s = min(RECONNECT_MAX_S, wait_s * 1.5)
+                continue
+            await self.ended.wait()
+            wait_s = RECONNECT_FIRST_S
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._inbox.clear()
+        self.sent_at = self.pool.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio names it
+        self.transport = None
+        was_ready, self.hello = self.hello is not None, None
+        batch, self.batch = self.batch, []
+        self.ended.set()
+        if not self.closed and was_ready:
+            self.pool.figures.lost += 1
+        self.pool.replica_lost(self, batch)
+
+    # ------------------------------------------------------------ frames
+    def send(self, batch: list[Item]) -> None:
+        """Give it a batch."""
+        assert self.transport is not None
+        self._id += 1
+        self.batch = batch
+        self.sent_at = self.pool.loop.time()
+        self.transport.write(pack(Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]))))
+
+    def data_received(self, data: bytes) -> None:
+        inbox = self._inbox
+        inbox += data
+        while len(inbox) >= 4:
+            size = int.from_bytes(inbox[:4], "big")
+            if size > FRAME_MAX_BYTES:
+                self.abort("frame too large")
+                return
+            if len(inbox) < 4 + size:
+                return
+            frame = bytes(inbox[4 : 4 + size])
+            del inbox[: 4 + size]
+            try:
+                self._frame(frame)
+            except msgspec.MsgspecError as e:
+                self.abort(str(e))
+                return
+
+    def _frame(self, frame: bytes) -> None:
+        if self.hello is None:
+            hello = self.hello = self.pool.hello_decoder.decode(frame)
+            self.curve = CostCurve(hello.item_ms, hello.fixed_ms, min(hello.batch_max, self.pool.limits.batch_max))
+            self.pool.replica_ready(self)
+            return
+        answer = self.pool.answer_decoder.decode(frame)
+        if answer.id != self._id or len(answer.outputs) != len(self.batch):
+            self.abort("an answer to another batch")
+            return
+        batch, self.batch = self.batch, []
+        self.answered += len(batch)
+        self.pool.batch_answered(self, batch, answer)
+
+    def abort(self, reason: str) -> None:
+        """Hang up; ``connection_lost`` follows and the batch is tried elsewhere."""
+        if self.transport is not None:
+            log.warning("replica %s of %s is given up: %s", self.path, self.pool.version, reason)
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Hang up for good."""
+        self.closed = True
+        self.ended.set()
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Pool:
+    """Must be made and used on a running loop.
+
+    Args:
+        model: id of the model version.
+        version: ``name:number``, for people.
+        sockets: paths of its replicas' sockets; they may not exist yet.
+        limits: queue, batch and deadline.
+    """
+
+    def __init__(self, model: str, version: str, sockets: Sequence[str], limits: Limits) -> None:
+        self.model = model
+        self.version = version
+        self.limits = limits
+        self.figures = PoolFigures()
+        self.loop = asyncio.get_running_loop()
+        self.hello_decoder = msgspec.msgpack.Decoder(Hello)
+        self.answer_decoder = msgspec.msgpack.Decoder(Answer)
+        self.waiting: list[Item] = []
+        self._free: list[_Replica] = []
+        self._tickets: deque[Ticket] = deque()
+        self._dispatching = False
+        self._closing = False
+        self._some_ready = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._rate_per_s = 0.0
+        self._rate_mark: tuple[float, int] = (self.loop.time(), 0)
+        self._replicas: dict[str, _Replica] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sweeper = self.loop.create_task(self._sweep())
+        self.set_sockets(sockets)
+
+    # ------------------------------------------------------------ replicas
+    def set_sockets(self, sockets: Sequence[str]) -> None:
+        """Have exactly these replicas; batches of those that leave are answered elsewhere."""
+        for path in set(self._replicas) - set(sockets):
+            self._replicas.pop(path).close()
+            self._tasks.pop(path).cancel()
+        for path in sockets:
+            if path not in self._replicas:
+                replica = self._replicas[path] = _Replica(self, path)
+                self._tasks[path] = self.loop.create_task(replica.stay_connected())
+
+    @property
+    def ready(self) -> int:
+        """Replicas that said hello."""
+        return sum(r.hello is not None for r in self._replicas.values())
+
+    async def until_ready(self, timeout_s: float) -> bool:
+        """Wait until at least one replica is ready; whether one is."""
+        try:
+            await asyncio.wait_for(self._some_ready.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def replica_ready(self, replica: _Replica) -> None:
+        """It said hello."""
+        self._some_ready.set()
+        self._free.append(replica)
+        self._dispatch_soon()
+
+    def replica_lost(self, replica: _Replica, batch: list[Item]) -> None:
+        """Its connection broke while ``batch`` was with it: each text gets one more chance."""
+        if replica in self._free:
+            self._free.remove(replica)
+        if not self.ready:
+            self._some_ready.clear()
+        again: list[Item] = []
+        for item in batch:
+            item.attempts += 1
+            if item.attempts > 1:
+                item.ticket.fail(Broken("serve.replica-died", model=self.version))
+            elif not item.ticket.over:
+                again.append(item)
+        self.figures.retried += len(again)
+        self.waiting[:0] = again
+        self._dispatch_soon()
+
+    def batch_answered(self, replica: _Replica, batch: list[Item], answer: Answer) -> None:
+        """Hand the answers out; the replica is free again."""
+        self._free.append(replica)
+        if self.waiting:
+            self._dispatch()  # before the answers are written: the replica must not wait for us
+        figures = self.figures
+        size = len(batch)
+        figures.texts += size
+        figures.batches += 1
+        figures.batch_sizes[size] = figures.batch_sizes.get(size, 0) + 1
+        figures.model_ms += answer.ms
+        for i, (item, output) in enumerate(zip(batch, answer.outputs, strict=True)):
+            if output is not None:
+                item.ticket.answer(item.index, output)
+            else:
+                error = answer.errors.get(i, {"status": 500, "code": "serve.model-failed", "fields": {"model": self.version, "kind": "?"}})
+                item.ticket.fail(BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"]))
+        if self._closing:
+            self._check_idle()
+
+    # ------------------------------------------------------------ requests
+    def submit(self, texts: Sequence[str], top_k: int, done: Callable[[Ticket], None]) -> Ticket:
+        """Queue a request; ``done`` is called once, later, with its answers or its error.
+
+        Raises:
+            Busy: `serve.queue-full`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
+        """
+        if self._closing:
+            raise Busy("serve.pool-closed", model=self.version, retry_after_s=0.1)
+        waiting = self.waiting
+        n = len(texts)
+        if len(waiting) + n > self.limits.queue_max:
+            self.waiting[:] = waiting = [item for item in waiting if not item.ticket.over]
+        if len(waiting) + n > self.limits.queue_max:
+            self.figures.refused += 1
+            raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
+        now = self.loop.time()
+        ticket = Ticket(n, top_k, now, now + self.limits.deadline_s, done)
+        for index, text in enumerate(texts):
+            waiting.append(Item(text, index, ticket))
+        self._tickets.append(ticket)
+        if self._free:
+            self._dispatch_soon()
+        return ticket
+
+    def retry_after_s(self) -> float:
+        """When the present queue will be done, by the rate of the last seconds."""
+        return round(min(60.0, max(0.1, len(self.waiting) / self._rate_per_s)), 1) if self._rate_per_s > 0 else 1.0
+
+    def _dispatch_soon(self) -> None:
+        """Once in this turn of the loop: requests that arrived together can share a batch without anybody waiting."""
+        if not self._dispatching:
+            self._dispatching = True
+            self.loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatching = False
+        free, waiting = self._free, self.waiting
+        while free and waiting:
+            # least loaded: among the free ones, who has been free longest; a lone big request is shared out
+            limit = -(-len(waiting) // len(free))
+            batch = choose(waiting, free[0].curve, limit)
+            if not batch:
+                return
+            free.pop(0).send(batch)
+
+    async def _sweep(self) -> None:
+        """Ends what is late, gives up replicas that hang, measures the rate."""
+        hang_s = max(0.5, self.limits.deadline_s / 2)
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self.loop.time()
+            tickets = self._tickets
+            while tickets and (tickets[0].over or tickets[0].deadline <= now):
+                ticket = tickets.popleft()
+                if not ticket.over:
+                    self.figures.late += 1
+                    ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=self.limits.deadline_s, retry_after_s=self.retry_after_s()))
+            for replica in list(self._replicas.values()):
+                if (replica.batch or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > hang_s:
+                    replica.abort(f"no answer for {hang_s:.1f} s")
+            since, texts = self._rate_mark
+            if now - since >= 1.0:
+                rate = (self.figures.texts - texts) / (now - since)
+                self._rate_per_s = rate if not self._rate_per_s else 0.5 * self._rate_per_s + 0.5 * rate
+                self._rate_mark = (now, self.figures.texts)
+            if self._closing:
+                self._check_idle()
+
+    # ------------------------------------------------------------ the end
+    def _check_idle(self) -> None:
+        if not any(not item.ticket.over for item in self.waiting) and not any(r.batch for r in self._replicas.values()):
+            self._idle.set()
+
+    async def drain(self) -> None:
+        """Take nothing new, answer what waits, then close. Ends within the deadline of the last request."""
+        self._closing = True
+        self._check_idle()
+        await self._idle.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Hang up now; what still waits fails."""
+        self._closing = True
+        self._sweeper.cancel()
+        for replica in self._replicas.values():
+            replica.close()
+        for task in self._tasks.values():
+            task.cancel()
+        for item in self.waiting:
+            item.ticket.fail(Busy("serve.pool-closed", model=self.version, retry_after_s=0.1))
+        self.waiting.clear()
+        self._idle.set()
+
+    def state(self) -> dict[str, Any]:
+        """For ``stats``: what it has and what waits."""
+        curves = [r.curve for r in self._replicas.values() if r.hello is not None]
+        return {
+            "model": self.version,
+            "replicas": len(self._replicas),
+            "ready": self.ready,
+            "waiting": len(self.waiting),
+            "in_flight": sum(len(r.batch) for r in self._replicas.values()),
+            "rate_per_s": round(self._rate_per_s, 1),
+            "batch_max": max((c.batch_max for c in curves), default=0),
+        }

@@ -1,0 +1,114 @@
+"""Keeps a pool for every model version of the present routing table and changes tables without a gap.
+
+A request takes its pool in one look-up of one immutable table. A new table becomes the present one only when its pools have a
+replica that answers; the pools of the old one then finish what they have and close. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+from wenfang.core.errors import NotFound, WenfangError
+from wenfang.core.registry import nearest
+
+from .pool import Limits, Pool
+from .routing import RoutedModel, RoutedService, RoutingTable, read_table
+
+__all__ = ["Router"]
+
+log = logging.getLogger("wenfang.router")
+
+
+class Router:
+    """Must be used on a running loop.
+
+    Args:
+        routes: file of the routing table.
+        limits: of every pool.
+    """
+
+    def __init__(self, routes: Path, limits: Limits) -> None:
+        self.routes = routes
+        self.limits = limits
+        self.table = RoutingTable(epoch=-1)
+        self._pools: dict[str, Pool] = {}
+        self._draining: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """By id of the model version; only those of the present table."""
+        return self._pools
+
+    @property
+    def ready(self) -> bool:
+        """A table is there and every service has a replica that answers."""
+        return self.table.epoch >= 0 and all(self._pools[s.model].ready for s in self.table.services.values())
+
+    async def load(self, *, wait_s: float = 10.0, drain: bool = False) -> int:
+        """Read the file and let its table become the present one; returns the epoch. From then on nothing new goes by the old one.
+
+        Args:
+            wait_s: for the first replica of each new model version; then the table is taken anyway, and requests wait in its queues.
+            drain: also wait until the pools of the old table have finished.
+
+        Raises:
+            Broken: `serve.no-routes`; the present table stays.
+        """
+        async with self._turn:
+            table = read_table(self.routes)
+            if table != self.table:
+                await self._take(table, wait_s)
+        if drain and self._draining:
+            await asyncio.gather(*self._draining)
+        return self.table.epoch
+
+    async def _take(self, table: RoutingTable, wait_s: float) -> None:
+        used = {s.model for s in table.services.values()}
+        fresh = {m: Pool(m, table.models[m].version, table.models[m].sockets, self.limits) for m in used if m not in self._pools}
+        if fresh:
+            await asyncio.gather(*(pool.until_ready(wait_s) for pool in fresh.values()))
+        for m in used & set(self._pools):
+            self._pools[m].set_sockets(table.models[m].sockets)
+        left = [pool for m, pool in self._pools.items() if m not in used]
+        self._pools = {m: fresh[m] if m in fresh else self._pools[m] for m in used}
+        self.table = table
+        for pool in left:
+            task = asyncio.get_running_loop().create_task(pool.drain())
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+        log.info("epoch %d: %d services, %d model versions, %d keys", table.epoch, len(table.services), len(used), len(table.keys))
+
+    async def load_if_there(self) -> None:
+        """At start: take the table that an earlier control process left, if any."""
+        try:
+            await self.load(wait_s=0.0)
+        except WenfangError as e:
+            log.info("no routing table yet: %s", e)
+
+    def service(self, name: str) -> RoutedService:
+        """The service called ``name``.
+
+        Raises:
+            NotFound: `serve.unknown-service`.
+        """
+        service = self.table.services.get(name)
+        if service is None:
+            raise NotFound("serve.unknown-service", service=name[:80], near=nearest(name[:80], list(self.table.services)))
+        return service
+
+    def target(self, service: RoutedService) -> tuple[Pool, RoutedModel]:
+        """Where a request to ``service`` goes now."""
+        return self._pools[service.model], self.table.models[service.model]
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def state(self) -> dict[str, Any]:
+        """For ``stats``."""
+        return {"epoch": self.table.epoch, "ready": self.ready, "draining": len(self._draining), "pools": {m: p.state() for m, p in self._pools.items()}}
