@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .core.version import __version__
+
 if TYPE_CHECKING:
-    from .doors.client import connect, open_home as open  # noqa: A004 `wf.open` is the contract
+    from .doors.client import connect
+    from .doors.client import open_home as open  # noqa: A004 `wf.open` is the contract
 
 __all__ = ["__version__", "connect", "open"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

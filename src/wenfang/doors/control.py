@@ -24,19 +24,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from wenfang import __version__
 from wenfang.core.durable import disk_error
 from wenfang.core.errors import Broken, Invalid, NotFound, Unauthenticated, WenfangError
 from wenfang.core.home import Home
 from wenfang.core.ids import new_id
 from wenfang.core.operation import Operation
 from wenfang.core.settings import load_settings
+from wenfang.core.version import __version__
 from wenfang.guard.keyring import Keyring
 from wenfang.guard.roles import LOCAL, Actor
 from wenfang.studio import operations
 from wenfang.studio.app import Studio
+from wenfang.studio.queue import queue_job
 from wenfang.studio.wiring import open_control
-from wenfang.studio.work import queue_job
 
 from .hot_paths import HOT_PATHS
 from .openapi import docs_page, openapi_document

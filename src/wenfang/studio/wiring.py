@@ -23,8 +23,8 @@ from wenfang.stores.served import TablesServer, serve_tables
 
 from .app import Studio
 from .keys import make_key
+from .queue import JobRunner
 from .serving import Serving
-from .work import JobRunner
 
 __all__ = ["Control", "bootstrap_key", "open_control", "open_in_place", "open_worker"]
 

@@ -12,8 +12,8 @@ import httpx
 from wenfang.core.home import Home
 from wenfang.core.words import say
 
-from .shortcuts import answer_line
-from .terminal import Terminal
+from .session import show
+from .terminal import Terminal, answer_line
 from .up import address, prepare_tree, say_first_key, start_detached
 
 __all__ = ["run_demo"]
@@ -26,8 +26,6 @@ def run_demo(home: Home, *, host: str | None, port: int | None, rows: int, budge
     from wenfang.data.corpus import write_corpus
     from wenfang.doors.client import open_home
     from wenfang.studio import operations
-
-    from .tree import show
 
     home.prepare()
     files = write_corpus(home.root / "demo", rows=rows)

@@ -45,8 +45,8 @@ def _run(file: str, home: str | None, server: str | None, api_key: str | None, a
 
     FILE is CSV, TSV, JSONL, JSON, Parquet, XLSX, CoNLL or plain lines, in UTF-8, UTF-16 or GB18030.
     """
+    from .session import open_studio, show
     from .terminal import Terminal
-    from .tree import open_studio, show
 
     detach, host, port = given.pop("detach"), given.pop("host"), given.pop("port")
     fields: dict[str, Any] = {k: v for k, v in given.items() if v is not None and v != ()}
@@ -116,8 +116,8 @@ def _down(home: str | None) -> None:
 
 def _predict(service: str, texts: tuple[str, ...], top_k: int, home: str | None, server: str | None, api_key: str | None, as_json: bool) -> None:
     """Ask SERVICE about each TEXT; without TEXT, about each line of standard input."""
-    from .terminal import printable
-    from .tree import open_studio
+    from .session import open_studio
+    from .terminal import answer_line, printable
 
     asked = list(texts) or [line.rstrip("\n") for line in sys.stdin]
     if not asked:
@@ -129,13 +129,6 @@ def _predict(service: str, texts: tuple[str, ...], top_k: int, home: str | None,
         return
     for text, output in zip(asked, answer.outputs, strict=True):
         click.echo(f"{printable(text)}\t{printable(answer_line(output))}")
-
-
-def answer_line(output: dict[str, Any]) -> str:
-    """One output in a line."""
-    if output.get("spans") is not None:
-        return "  ".join(f"{s['label']}:{s['text']}[{s['start']},{s['end']})" for s in output["spans"]) or "—"
-    return f"{output['label']}\t{output['score']:.4f}"
 
 
 def _config(home: str | None, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from wenfang.core.operation import Operation
 from wenfang.core.words import say
 
-__all__ = ["Terminal", "print_answer", "print_verdict"]
+__all__ = ["Terminal", "answer_line", "print_answer", "print_verdict"]
 
 
 class _Speed(ProgressColumn):
@@ -92,6 +92,13 @@ def printable(text: str) -> str:
     'a�[2Jb'
     """
     return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\t" else c for c in text)
+
+
+def answer_line(output: dict[str, Any]) -> str:
+    """One output in a line."""
+    if output.get("spans") is not None:
+        return "  ".join(f"{s['label']}:{s['text']}[{s['start']},{s['end']})" for s in output["spans"]) or "—"
+    return f"{output['label']}\t{output['score']:.4f}"
 
 
 def print_answer(op: Operation, answer: BaseModel) -> None:

@@ -18,7 +18,9 @@ from wenfang.core.ports import Cancelled
 from wenfang.core.words import say
 from wenfang.studio import operations
 
-__all__ = ["create_cli", "main", "open_studio", "show"]
+from .session import open_studio, show
+
+__all__ = ["create_cli", "main"]
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -133,23 +135,6 @@ def _read_input(name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Invalid("http.not-an-object", got=type(value).__name__)
     return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def open_studio(home: str | None, server: str | None, api_key: str | None) -> Any:
-    """The studio the flags name."""
-    from wenfang.doors.client import connect, open_home
-
-    return connect(server, api_key=api_key) if server else open_home(home)
-
-
-def show(op: Operation, answer: Any, *, as_json: bool) -> None:
-    """Print an answer: JSON for scripts, a table or the fields for people."""
-    if as_json:
-        click.echo(answer.model_dump_json())
-        return
-    from .terminal import print_answer
-
-    print_answer(op, answer)
 
 
 def main(arguments: list[str] | None = None) -> None:
