@@ -26,7 +26,7 @@ def import_splits(
         label: column of the label or spans; guessed unless given.
         task: guessed unless given.
         blobs: where parts, manifest and card go.
-        progress: told of the stages ``import``, ``card``.
+        progress: told of the stages ``import``, ``check``.
         id: column of ids, unique within a file.
         group: column whose equal values stay on one side of a split.
         long_at: code points above which a text counts as over-long.
@@ -48,7 +48,7 @@ def import_splits(
         split = take_file(name, Path(path), wish, blobs=blobs, progress=progress)
         splits.append(split)
         wish = Wish(text, label, split.task, id, group, long_at) if split.source["columns"] else wish
-    progress.stage("card", total=len(splits))
+    progress.stage("check", total=len(splits))
     document, warnings = build_card(splits, blobs)
     progress.advance(len(splits))
     guessed = dict(splits[0].guessed)

@@ -98,7 +98,7 @@ def save_splits(splits: Mapping[str, Examples], *, blobs: Blobs, progress: Progr
         if not len(examples):
             raise Invalid("dataset.split-empty", split=name)
         made.append(_keep(name, examples, blobs, progress))
-    progress.stage("card", total=len(made))
+    progress.stage("check", total=len(made))
     document, warnings = build_card(made, blobs)
     progress.advance(len(made))
     return keep_version(made, document, warnings, {}, blobs)
