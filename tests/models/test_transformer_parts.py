@@ -1,0 +1,203 @@
+"""The pieces of neural families against brute force and counting."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from wenfang.core.examples import Span
+from wenfang.models.neural.answering import Answerer, spans_of_tokens, tokens_of_spans
+from wenfang.models.neural.batches import Stacker, buckets, pieces_of, windows
+from wenfang.models.neural.crf_layer import CrfLayer
+from wenfang.models.neural.encoder import Encoder, EncoderShape
+from wenfang.models.neural.export import check_same, int8_of, to_onnx, torch_run
+from wenfang.models.neural.objectives import balanced_weights
+from wenfang.models.neural.paths import Transitions, best_paths
+from wenfang.models.neural.session import Session
+from wenfang.models.neural.tokens import PATTERNS, CharTokens, Encoded, tokens_from_json
+from wenfang.models.tags import TagSet
+
+TAGS = TagSet(("A",))
+
+
+def random_crf(seed=0):
+    torch.manual_seed(seed)
+    crf = CrfLayer(TAGS.legal)
+    with torch.no_grad():
+        for p in crf.parameters():
+            p.normal_()
+    return crf
+
+
+def score(emissions, path, chain):
+    total = chain.start[path[0]] + chain.end[path[-1]] + sum(emissions[t, y] for t, y in enumerate(path))
+    return float(total + sum(chain.step[a, b] for a, b in itertools.pairwise(path)))
+
+
+def test_log_partition_and_path_score_equal_brute_force():
+    crf = random_crf()
+    chain = crf.transitions()
+    emissions = torch.randn(3, 4, 5)
+    lengths = torch.tensor([4, 1, 3])
+    tags = torch.tensor([[0, 1, 2, 3], [4, 0, 0, 0], [1, 3, 0, 0]])
+    loss = crf(emissions, tags, lengths).detach().numpy()
+    for b, n in enumerate(lengths.tolist()):
+        every = np.array([score(emissions[b].numpy(), path, chain) for path in itertools.product(range(5), repeat=n)], np.float64)
+        partition = every.max() + np.log(np.exp(every - every.max()).sum())
+        assert loss[b] == pytest.approx(partition - score(emissions[b].numpy(), tags[b, :n].tolist(), chain), abs=1e-4)
+
+
+def test_crf_gradients_are_finite_for_extreme_scores():
+    crf = random_crf()
+    emissions = (torch.randn(2, 30, 5) * 200).requires_grad_()
+    crf(emissions, torch.zeros(2, 30, dtype=torch.long), torch.tensor([30, 7])).sum().backward()
+    assert torch.isfinite(emissions.grad).all()
+    assert torch.isfinite(crf.step.grad).all()
+
+
+def test_viterbi_and_path_probability_equal_brute_force():
+    rng = np.random.default_rng(1)
+    chain = random_crf(1).transitions().constrained(TAGS.legal_start, TAGS.legal_end, TAGS.legal)
+    emissions = rng.normal(size=(6, 5, 5)).astype(np.float32)
+    lengths = np.array([5, 0, 1, 2, 4, 5], np.int32)
+    paths, probabilities = best_paths(emissions, lengths, chain)
+    for b, n in enumerate(lengths.tolist()):
+        if not n:
+            assert (len(paths[b]), probabilities[b]) == (0, 1.0)
+            continue
+        every = {path: score(emissions[b], path, chain) for path in itertools.product(range(5), repeat=n)}
+        best = max(every, key=every.get)
+        assert tuple(paths[b].tolist()) == best
+        partition = np.log(sum(np.exp(s - every[best]) for s in every.values())) + every[best]
+        assert probabilities[b] == pytest.approx(np.exp(every[best] - partition), abs=1e-5)
+
+
+def test_constrained_paths_are_legal_whatever_the_scores():
+    rng = np.random.default_rng(2)
+    tags = TagSet(("A", "B"))
+    L = len(tags)
+    zero = np.zeros(L, np.float32)
+    chain = Transitions(zero, zero, np.zeros((L, L), np.float32)).constrained(tags.legal_start, tags.legal_end, tags.legal)
+    paths, _ = best_paths(rng.normal(scale=5, size=(50, 9, L)).astype(np.float32), np.full(50, 9, np.int32), chain)
+    for path in paths:
+        assert tags.legal_start[path[0]]
+        assert tags.legal_end[path[-1]]
+        assert tags.legal[path[:-1], path[1:]].all()
+        assert tags.encode(tags.decode(path), 9).tolist() == path.tolist()
+
+
+def test_a_very_long_path_stays_exact():
+    emissions = np.zeros((1, 20_000, 5), np.float32)
+    emissions[0, 10_000:10_002, :] = [[0, 9, 0, 0, 0], [0, 0, 0, 9, 0]]
+    emissions[0, :, 0] += 3
+    zero = np.zeros(5, np.float32)
+    chain = Transitions(zero, zero, np.zeros((5, 5), np.float32)).constrained(TAGS.legal_start, TAGS.legal_end, TAGS.legal)
+    (path,), (probability,) = best_paths(emissions, np.array([20_000], np.int32), chain)
+    assert TAGS.decode(path) == (Span(10_000, 10_002, "A"),)
+    assert 0 <= probability <= 1
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(8, 0), (8, 2), (8, 3), (5, 4), (1, 0)])
+def test_windows_keep_every_token_once(size, overlap):
+    for length in range(60):
+        cut = windows(length, size, overlap)
+        kept = [i for _, _, a, b in cut for i in range(a, b)]
+        assert kept == list(range(length))
+        assert all(s <= a <= b <= e and e - s <= size for s, e, a, b in cut)
+
+
+def test_buckets_hold_every_row_once_inside_the_budget_with_little_padding():
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(3.6, 0.5, 5000), 3, 256).astype(np.int32)
+    batches = list(buckets(lengths, 1024, np.random.default_rng(3)))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(5000))
+    slots = sum(len(b) * int(lengths[b].max()) for b in batches)
+    assert max(len(b) * int(lengths[b].max()) for b in batches) <= 1024
+    assert 1 - lengths.sum() / slots < 0.04
+    again = list(buckets(lengths, 1024, np.random.default_rng(3)))
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_characters_are_folded_and_offsets_stay():
+    tokens = CharTokens.learn(["Ａb好好", "\0𠮷"], min_count=1, patterns=PATTERNS["tagging"], buckets=50)
+    a, b = tokens.encode(["aＢ好x", ""])
+    assert a.ids[0] == tokens.encode(["Ａ"])[0].ids[0]
+    assert a.ids[3] == 1
+    assert len(b.ids) == 0
+    assert b.grams.shape == (0, 3)
+    assert a.grams.min() >= 1
+    assert a.grams.max() <= 50
+    again = tokens_from_json(tokens.to_json(), {})
+    for text in ("aＢ好x", "\ud800\0𠮷", "好" * 100):
+        assert (again.encode([text])[0].ids == tokens.encode([text])[0].ids).all()
+        assert (again.encode([text])[0].grams == tokens.encode(["", text, "b"])[1].grams).all()
+
+
+def test_spans_move_between_code_points_and_subwords():
+    encoded = Encoded(np.arange(4, dtype=np.int32), None, np.array([[0, 1], [1, 5], [5, 8], [9, 10]], np.int32))
+    assert tokens_of_spans([Span(1, 8, "X"), Span(9, 10, "Y")], encoded) == [Span(1, 3, "X"), Span(3, 4, "Y")]
+    assert tokens_of_spans([Span(2, 3, "X"), Span(3, 6, "Y")], encoded) == [Span(1, 2, "X"), Span(2, 3, "Y")]
+    assert tokens_of_spans([Span(8, 9, "X")], encoded) == []
+    assert spans_of_tokens([Span(1, 3, "X")], encoded, "a bcd efg h") == (Span(2, 8, "X"),)
+
+
+def network_of(*, tagging, buckets_=40, layers=2):
+    torch.manual_seed(4)
+    tokens = CharTokens.learn(["天地玄黄宇宙洪荒abc"], patterns=PATTERNS["tagging" if tagging else "classification"], buckets=buckets_)
+    network = Encoder(EncoderShape(len(tokens), 5, tagging, layers, 16, 2, 32, 0.1, buckets_, 0.1))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+        if network.grams is not None:
+            network.grams.weight[0] = 0
+    texts = ["天地" * 20, "abc", "", "玄", "洪荒宇宙" * 17]
+    encoded = tokens.encode(texts)
+    return network, tokens, encoded, Stacker(encoded, pieces_of(encoded, 256), tokens)
+
+
+@pytest.mark.parametrize("tagging", [True, False])
+@pytest.mark.parametrize("buckets_", [0, 40])
+@pytest.mark.parametrize("layers", [0, 2])
+def test_our_graph_answers_as_torch_does(tagging, buckets_, layers):
+    network, _, _, stacker = network_of(tagging=tagging, buckets_=buckets_, layers=layers)
+    batches = [stacker.stack(np.arange(5)), *(stacker.stack(np.array([i])) for i in range(5))]
+    assert check_same(Session(to_onnx(network, batches[0])), network, batches) < 1e-5
+
+
+def test_int8_is_smaller_and_near():
+    network, _, _, stacker = network_of(tagging=False)
+    batch = stacker.stack(np.arange(5))
+    whole = to_onnx(network, batch)
+    small = int8_of(whole)
+    assert len(small) < len(whole)
+    exact, near = Session(whole)(batch), Session(small)(batch)
+    assert np.abs(exact - near).max() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("tagging", [True, False])
+def test_padding_and_neighbours_change_nothing(tagging):
+    network, tokens, encoded, _ = network_of(tagging=tagging)
+    together, alone = (Answerer(torch_run(network), tokens, size=16, budget_tokens=budget) for budget in (4096, 0))
+    if tagging:
+        zero = np.zeros(5, np.float32)
+        chain = Transitions(zero, zero, np.zeros((5, 5), np.float32))
+        (one, p), (other, q) = together.tag_paths(encoded, chain), alone.tag_paths(encoded, chain)
+        assert [a.tolist() for a in one] == [b.tolist() for b in other]
+        assert p == pytest.approx(q, abs=1e-4)
+    else:
+        assert together.class_probabilities(encoded) == pytest.approx(alone.class_probabilities(encoded), abs=1e-5)
+
+
+def test_windows_of_a_long_text_are_averaged_by_their_share():
+    network, tokens, _, _ = network_of(tagging=False, buckets_=0)  # n-grams would look across the cut
+    answerer = Answerer(torch_run(network), tokens, size=8, budget_tokens=64)
+    first, rest, whole = answerer.class_probabilities(tokens.encode(["天地玄黄宇宙洪荒", "宇宙洪荒abca", "天地玄黄宇宙洪荒" + "宇宙洪荒abca"]))
+    assert whole == pytest.approx((first + rest) / 2, abs=1e-6)
+
+
+def test_balanced_weights_lift_the_tail_and_keep_the_mean():
+    labels = np.array([0] * 90 + [1] * 10)
+    weights = balanced_weights(labels, 2)
+    assert weights[1] == pytest.approx(3 * weights[0])
+    assert weights[labels].mean() == pytest.approx(1)
