@@ -1,0 +1,169 @@
+"""The end of a selection: refit the chosen recipe on train + valid if time allows, measure it, and look at test once.
+
+Knows nothing of how the choice was made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wenfang.core.examples import Examples, Output
+from wenfang.core.ports import Cancelled
+from wenfang.models.base import Curve, Model
+from wenfang.stats.bootstrap import interval
+from wenfang.stats.paired import compare
+
+from .choose import Choice
+from .evaluate import Evaluation, evaluate, predict_all
+from .latency import Latency, measure, size_of
+from .search import Search
+from .trial import Run, card_of, reason_of
+from .verdict import Sentence
+
+__all__ = ["Final", "finish"]
+
+OVERTIME = 1.10
+"""The refit may end at this share of the budget; what follows is short."""
+
+
+@dataclass(slots=True)
+class Final:
+    """The model that leaves the selection."""
+
+    bundle: Path
+    run: str
+    refitted: bool
+    latency: Latency
+    size_bytes: int
+    evaluation: Evaluation
+    paired: dict[str, Any] | None = None
+    leaks: dict[str, Any] | None = None
+    sentences: list[Sentence] = field(default_factory=list[Sentence])
+    refit: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Score, low, high, n on test."""
+        return {**self.evaluation.headline(), "n": self.evaluation.n}
+
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "run": self.run, "refitted": self.refitted, "refit": self.refit, "latency": asdict(self.latency), "size_bytes": self.size_bytes, "test": self.test,
+            "evaluation": self.evaluation.document(), "paired": self.paired, "leaks": self.leaks,
+        }  # fmt: skip
+
+
+def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]], test: Examples, leaked_test_rows: Sequence[int] = ()) -> Final:
+    """Refit, measure and test the chosen run; the runner-up is tested beside it, as it was judged on valid."""
+    journal, run = search.journal, next(r for r in search.all_runs() if r.name == choice.chosen)
+    bundle, refit = journal.work / "bundles" / run.name, _refit(search, run, families[run.family])
+    latency, size_bytes = run.cost(), run.size_bytes
+    if refit["done"]:
+        bundle, latency, size_bytes = journal.work / "bundles" / "final", Latency(**refit["latency"]), refit["size_bytes"]
+    assert latency is not None
+    assert size_bytes is not None
+    search.progress.stage("test", 1 + (choice.runner_up is not None), "models")
+    evaluation = evaluate(_answers(search, "test-final", bundle, test), test, seed=search.seed)
+    search.progress.advance(1, test=evaluation.score)
+    final = Final(bundle, run.name, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
+    final.sentences.append((refit["key"], refit["fields"]))
+    if choice.runner_up:
+        other = evaluate(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, seed=search.seed)
+        final.paired = {"runner_up": choice.runner_up, "score": other.score, "refitted": False, **asdict(compare(evaluation.counts, other.counts, seed=search.seed))}
+        search.progress.advance(1)
+    if len(leaked_test_rows):
+        final.leaks = _without(evaluation, leaked_test_rows, search.seed)
+    return final
+
+
+def _refit(search: Search, run: Run, family: type[Model]) -> dict[str, Any]:
+    """Fit again on train + valid; the answer says whether the result is used and why not."""
+    journal = search.journal
+    for entry in journal.find("refit"):
+        if not entry["refit"]["done"] or (journal.work / "bundles" / "final").is_dir():
+            return entry["refit"]
+    lane = next(x for x in search.lanes if x.name == run.family)
+    search.progress.stage("refit", 1, "runs")
+    need_s = 1.1 * search.growth * run.fit_s
+    left_s = OVERTIME * search.budget_s - journal.spent_s() - search.tail_s(lane)
+    if need_s > left_s:
+        answer = _not_refitted("verdict.refit-no-time", need_s=need_s, left_s=max(0.0, left_s))
+    else:
+        try:
+            answer = _fit_again(search, run, family, left_s)
+        except Cancelled:
+            raise
+        except Exception as e:  # the model judged on valid is still there and good: keep it and say why
+            key, fields = reason_of(e)
+            answer = {**_not_refitted("verdict.refit-failed", reason=key), "reason_fields": fields}
+    search.progress.advance(1)
+    journal.add("refit", refit=answer)
+    return answer
+
+
+def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> dict[str, Any]:
+    journal, begun = search.journal, time.monotonic()
+    hyper = family.Hyper.model_validate(run.refit_params)
+    curve = Curve(search.progress, begun + left_s)
+    model = search.fit(family(hyper, task=search.train.task, seed=run.seed), search.train + search.valid, None, curve)
+    fit_s = time.monotonic() - begun
+    if curve.late():
+        return _not_refitted("verdict.refit-cut", limit_s=left_s)
+    search.progress.stage("measure", 1, "models")
+    folder = journal.folder("final")
+    search.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
+    size_bytes = size_of(folder)
+    limit_s = max(2.0, 0.05 * search.budget_s)
+    latency = measure(search.host, folder, search.valid.texts, seed=search.seed, limit_s=limit_s, progress=search.progress)
+    if _over(search, latency, size_bytes):  # once more: one disturbed measurement should not decide
+        latency = measure(search.host, folder, search.valid.texts, seed=search.seed + 1, limit_s=limit_s, progress=search.progress)
+    if _over(search, latency, size_bytes):
+        return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=size_bytes / 1e6)
+    search.progress.advance(1, p99_ms=latency.p99_ms)
+    rows = len(search.train) + len(search.valid)
+    answer = {"done": True, "key": "verdict.refitted", "fields": {"rows": rows}, "params": run.refit_params, "fit_s": fit_s, "latency": asdict(latency), "size_bytes": size_bytes}
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    latency: dict[str, Any] | None
+    size_bytes: int | None
+
+
+def _over(search: Search, latency: Latency, size_bytes: int) -> bool:
+    return bool(search.limits.broken_by(_Cost(asdict(latency), size_bytes)))
+
+
+def _not_refitted(key: str, **fields: Any) -> dict[str, Any]:
+    return {"done": False, "key": key, "fields": fields}
+
+
+def _answers(search: Search, name: str, bundle: Path, test: Examples) -> list[Output]:
+    """Answers of a bundle to the test texts, through a real replica; asked once, also across a restart."""
+    journal = search.journal
+    if any(e["name"] == name and e["bundle"] == bundle.name for e in journal.find("tested")):
+        return journal.answers(name)
+    replica = search.host.start(bundle)
+    try:
+        outputs = predict_all(replica, test.texts, progress=search.progress)
+    finally:
+        replica.close()
+    journal.keep_answers(name, outputs)
+    journal.add("tested", name=name, bundle=bundle.name)
+    return outputs
+
+
+def _without(evaluation: Evaluation, leaked: Sequence[int], seed: int) -> dict[str, Any]:
+    """The score on the test rows that do not stand in train."""
+    keep = np.ones(evaluation.n, np.bool_)
+    keep[list(leaked)] = False
+    n = int((~keep).sum())
+    return {"n": n, "without": {**asdict(interval(evaluation.counts.take(keep), seed=seed)), "n": int(keep.sum())} if keep.any() else None}

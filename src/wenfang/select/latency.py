@@ -1,0 +1,108 @@
+"""What a candidate costs when it serves: latency and memory of a real replica. Knows nothing of scores.
+
+Socket round trips of single real texts after warm-up, nothing else running, the median of three rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wenfang.core.ports import Progress, Quiet, Replica, ReplicaHost
+
+__all__ = ["ROUNDS", "TEXTS", "Latency", "measure", "measure_replica", "percentile", "size_of"]
+
+TEXTS = 500
+ROUNDS = 3
+WARM_UP = 50
+FEWEST = 100
+"""A round that is short of time keeps at least so many texts, so that p99 still means something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One request at a time against a warm replica."""
+
+    p50_ms: float
+    p99_ms: float
+    memory_bytes: int
+    texts: int
+    """Texts in a round."""
+    rounds: int
+    start_s: float
+    """From nothing to the first answer."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile.
+
+    >>> percentile([1, 2, 3, 4], 0.5), percentile(list(range(1, 101)), 0.99)
+    (2, 99)
+    """
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def size_of(bundle: Path) -> int:
+    """Bytes of all files of a bundle."""
+    return sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
+
+
+def measure(host: ReplicaHost, bundle: Path, texts: Sequence[str], *, seed: int = 0, limit_s: float = math.inf, progress: Progress | None = None) -> Latency:
+    """Start a replica of ``bundle``, measure it, stop it.
+
+    Args:
+        host: starts replicas as serving does.
+        bundle: unpacked.
+        texts: real ones; 500 of them are drawn.
+        seed: of the draw.
+        limit_s: rounds are shortened (to 100 texts) and left out to keep within it.
+        progress: told after each round.
+
+    Raises:
+        WenfangError: what starting or asking the replica raised.
+    """
+    begun = time.perf_counter()
+    replica = host.start(bundle)
+    try:
+        replica.predict(["-"])
+        start_s = time.perf_counter() - begun
+        return measure_replica(replica, texts, seed=seed, limit_s=limit_s, start_s=start_s, progress=progress)
+    finally:
+        replica.close()
+
+
+def measure_replica(replica: Replica, texts: Sequence[str], *, seed: int = 0, limit_s: float = math.inf, start_s: float = 0.0, progress: Progress | None = None) -> Latency:
+    """Measure a running replica; see ``measure``."""
+    watched = progress or Quiet()
+    rng = random.Random(seed)
+    pool = list(texts) or ["-"]
+    sample = rng.sample(pool, TEXTS) if len(pool) >= TEXTS else [pool[i % len(pool)] for i in range(TEXTS)]
+    until = time.perf_counter() + limit_s
+    warm = [_one(replica, t) for t in sample[:WARM_UP] if time.perf_counter() < until] or [_one(replica, sample[0])]
+    fits = int((until - time.perf_counter()) / max(statistics.median(warm) / 1000 * ROUNDS, 1e-9)) if math.isfinite(limit_s) else TEXTS
+    sample = sample[: max(FEWEST, min(TEXTS, fits))]
+    rounds: list[list[float]] = []
+    collecting = gc.isenabled()
+    gc.disable()  # a collection here would be counted as the replica's
+    try:
+        while len(rounds) < ROUNDS and (not rounds or time.perf_counter() < until):
+            rounds.append([_one(replica, t) for t in sample])
+            watched.advance(0, p99_ms=percentile(rounds[-1], 0.99))
+    finally:
+        if collecting:
+            gc.enable()
+    p50, p99 = (statistics.median([percentile(r, share) for r in rounds]) for share in (0.5, 0.99))
+    return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s)
+
+
+def _one(replica: Replica, text: str) -> float:
+    start = time.perf_counter_ns()
+    replica.predict([text])
+    return (time.perf_counter_ns() - start) / 1e6

@@ -1,0 +1,182 @@
+"""One selection from examples to verdict: search, choice on valid, refit on train + valid, and one look at test.
+
+Knows nothing of stores, records or how a replica runs: those are ports.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wenfang.core.errors import Invalid
+from wenfang.core.examples import Examples
+from wenfang.core.ids import now
+from wenfang.core.ports import Progress, Quiet, ReplicaHost
+from wenfang.core.registry import Registry
+from wenfang.models.base import DataShape, Model
+
+from .choose import Candidate, Choice, Limits, choose
+from .final import Final, finish
+from .journal import Journal, fingerprint
+from .report import report
+from .search import Found, Search
+from .trial import Fit, WriteBundle, fit_here
+from .verdict import Sentence, choice_sentences, test_sentences
+
+__all__ = ["Limits", "Outcome", "WriteBundle", "select"]
+
+SCHEMA = 1
+LEAST_BUDGET_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a selection found."""
+
+    document: dict[str, Any]
+    """``selection.json``: every run, measurement, test and sentence."""
+    verdict: dict[str, Any]
+    """What ``run --json`` prints; the studio fills in the ids."""
+    bundle: Path
+    """Folder of the final model, under ``work``."""
+    sentences: list[Sentence] = field(default_factory=list[Sentence])
+    """The verdict in words: keys of the catalogue with their fields."""
+    lang: str | None = None
+
+    @property
+    def html(self) -> str:
+        """The report; ``report(document, lang=...)`` gives it in the other language."""
+        return report(self.document, lang=self.lang)
+
+
+def select(
+    train: Examples,
+    valid: Examples,
+    test: Examples,
+    *,
+    families: Mapping[str, type[Model]] | Registry[Model],
+    host: ReplicaHost,
+    write_bundle: WriteBundle,
+    work: Path,
+    budget_s: float,
+    limits: Limits | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    leaked_test_rows: Sequence[int] = (),
+    card: Mapping[str, Any] | None = None,
+    pretrained: Sequence[Path] = (),
+    command: str = "",
+    lang: str | None = None,
+    fit: Fit = fit_here,
+    clock: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Choose, refit and test a model inside a time budget and hard limits.
+
+    Args:
+        train: to learn from.
+        valid: to choose by.
+        test: looked at once, at the end.
+        families: by name.
+        host: starts replicas of bundles; latency and test answers come through it.
+        write_bundle: writes (folder, model, card).
+        work: folder of this selection; a second call with the same request goes on where a killed one was.
+        budget_s: wall time of search, refit and measuring.
+        limits: hard ones.
+        seed: of everything random.
+        progress: told stages, figures and notes.
+        leaked_test_rows: rows of test that also stand in train or valid.
+        card: the data card, for the report.
+        pretrained: local directories that families may start from.
+        command: how to run it again, for the report.
+        lang: of the report.
+        fit: where fits run.
+        clock: seconds, for the budget.
+
+    Raises:
+        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.budget-too-small`.
+        Cancelled: from ``progress``.
+    """
+    limits, watched = limits or Limits(), progress or Quiet()
+    for name, examples in (("train", train), ("valid", valid), ("test", test)):
+        if not len(examples):
+            raise Invalid("select.no-examples", split=name)
+    if budget_s < LEAST_BUDGET_S:
+        raise Invalid("select.budget-too-small", budget_s=budget_s, least_s=LEAST_BUDGET_S)
+    known = {n: families.get(n) for n in families.names()} if isinstance(families, Registry) else dict(families)
+    request = {"families": sorted(known), "limits": asdict(limits), "budget_s": budget_s, "seed": seed, "pretrained": [str(p) for p in pretrained], "version": version("wenfang")}
+    journal = Journal(work, fingerprint(request, train, valid, test), clock=clock)
+    search = Search(train, valid, host=host, limits=limits, journal=journal, write_bundle=write_bundle, budget_s=budget_s, seed=seed, progress=watched, fit=fit)
+    search.run(known, shape_of(train, pretrained))
+    found = search.found()
+    candidates = [_candidate(f) for f in found]
+    choice = choose(candidates, limits, seed=seed)
+    final = finish(search, choice, families=known, test=test, leaked_test_rows=leaked_test_rows)
+    document = _document(search, found, candidates, choice, final, limits=limits, test=test)
+    document.update(command=command, card=dict(card or {}), budget_s=budget_s, seed=seed, spent_s=journal.spent_s(), created_at=now().isoformat(), resumed=journal.resumed)
+    watched.stage("report")
+    sentences: list[Sentence] = [(key, fields) for key, fields in document["verdict"]]
+    return Outcome(document, _verdict(document), final.bundle, sentences, lang)
+
+
+def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
+    """What families may know of the data."""
+    lengths = [len(t) for t in train.texts]
+    return DataShape(train.task, len(train), len(train.label_names()), sum(lengths) / max(1, len(lengths)), max(lengths, default=0), tuple(pretrained))
+
+
+def _candidate(found: Found) -> Candidate:
+    run = found.run
+    assert run.latency is not None
+    assert run.size_bytes is not None
+    return Candidate(run.name, run.family, run.score, found.evaluation.counts, run.latency, run.size_bytes, found.evaluation.constant)
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "wenfang": version("wenfang"),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _document(search: Search, found: list[Found], candidates: list[Candidate], choice: Choice, final: Final, *, limits: Limits, test: Examples) -> dict[str, Any]:
+    valid = {f.run.name: f.evaluation.headline() for f in found}
+    by_name = {f.run.name: f for f in found}
+    sentences = [*choice_sentences(choice, candidates, valid), *final.sentences, *test_sentences(final.test, final.paired, final.leaks)]
+    rows = [
+        {
+            "name": c.name, "family": c.family, "params": by_name[c.name].run.params, "valid": valid[c.name], "macro_f1": by_name[c.name].run.metrics.get("macro_f1"), "latency_ms": {"p50": c.latency["p50_ms"], "p99": c.p99_ms},
+            "memory_bytes": c.latency["memory_bytes"], "size_bytes": c.size_bytes, "fit_s": by_name[c.name].run.fit_s, "on_front": c.name in choice.front,
+            "role": "chosen" if c.name == choice.chosen else "runner-up" if c.name == choice.runner_up else "excluded" if c.name in choice.excluded else "other",
+            "breaches": [asdict(b) for b in choice.excluded.get(c.name, [])],
+        }
+        for c in sorted(candidates, key=lambda c: -c.score)
+    ]  # fmt: skip
+    chosen = by_name[choice.chosen]
+    return {
+        "schema": SCHEMA, "task": search.train.task, "metric": chosen.evaluation.metric, "limits": asdict(limits), "rows": {"train": len(search.train), "valid": len(search.valid), "test": len(test)},
+        "labels_n": len(search.train.label_names()), "runs": [r.document() for r in search.all_runs()], "given_up": [{"key": e["key"], **e["fields"]} for e in search.journal.find("given-up")],
+        "candidates": rows, "choice": asdict(choice), "valid": chosen.evaluation.document(), "final": final.document(), "verdict": sentences, "environment": {**_environment(), **chosen.run.environment},
+    }  # fmt: skip
+
+
+def _verdict(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The object of ``run --json``."""
+    final, chosen = document["final"], next(c for c in document["candidates"] if c["role"] == "chosen")
+    fields = ("name", "family", "valid", "latency_ms", "memory_bytes", "size_bytes", "fit_s", "role", "on_front")
+    return {
+        "dataset_version": None, "model_version": None, "family": chosen["family"], "metric": document["metric"], "valid": chosen["valid"], "test": final["test"],
+        "latency_ms": {"p50": final["latency"]["p50_ms"], "p99": final["latency"]["p99_ms"]}, "size_bytes": final["size_bytes"], "service": None, "report": None,
+        "candidates": [{k: c[k] for k in fields} for c in document["candidates"]],
+    }  # fmt: skip

@@ -1,0 +1,94 @@
+"""The verdict in words: sentences of the catalogue as (key, fields), so that every door can say them in the reader's language.
+
+Knows nothing of how the choice was made; it only tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .choose import Breach, Candidate, Choice, Test
+
+__all__ = ["Sentence", "choice_sentences", "limit_key", "loosening_sentences", "test_sentences"]
+
+Sentence = tuple[str, dict[str, Any]]
+_LIMITS = {"max_latency_ms": "latency", "max_size_bytes": "size", "max_memory_bytes": "memory"}
+_UNIT = {"max_latency_ms": 1.0, "max_size_bytes": 1e6, "max_memory_bytes": 1e6}
+
+
+def limit_key(prefix: str, breach: Breach) -> Sentence:
+    """A sentence about a limit, its figures in milliseconds or megabytes."""
+    unit = _UNIT[breach.limit]
+    return f"verdict.{prefix}-{_LIMITS[breach.limit]}", {"value": breach.value / unit, "allowed": breach.allowed / unit}
+
+
+def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Mapping[str, Mapping[str, float]]) -> list[Sentence]:
+    """What was chosen on valid and why, against whom, and what was left out.
+
+    Args:
+        choice: of ``choose``.
+        candidates: all of them.
+        valid: score, low, high by name.
+    """
+    by_name = {c.name: c for c in candidates}
+    chosen, best = by_name[choice.chosen], by_name[choice.best]
+    said: list[Sentence] = [
+        ("verdict.chosen", {"family": chosen.family, "run": chosen.name, **_score(valid[chosen.name]), "p99_ms": chosen.p99_ms, "size_mb": chosen.size_bytes / 1e6})
+    ]
+    tests = {t.other: t for t in choice.tests}
+    if choice.chosen != choice.best:
+        test = tests[chosen.name]
+        said.append(
+            (
+                "verdict.cheaper-wins",
+                {"best": best.name, "chosen": chosen.name, "points": 100 * test.difference.difference, "p": test.p_holm, "best_p99_ms": best.p99_ms, "p99_ms": chosen.p99_ms},
+            )
+        )
+    elif choice.runner_up is None:
+        said.append(("verdict.alone", {"run": chosen.name}))
+    else:
+        test = tests[choice.runner_up]
+        key = "verdict.clearly-best" if test.worse(0.05) else "verdict.best-and-cheapest"
+        said.append((key, {"chosen": chosen.name, "runner_up": choice.runner_up, **_difference(test)}))
+    for name, breaches in choice.excluded.items():
+        for breach in breaches:
+            key, fields = limit_key("excluded", breach)
+            said.append((key, {"run": name, **fields}))
+    return said + loosening_sentences(choice)
+
+
+def loosening_sentences(choice: Choice) -> list[Sentence]:
+    """What loosening a limit would buy."""
+    said: list[Sentence] = []
+    for test in sorted(choice.loosening, key=lambda t: -t.difference.difference)[:3]:
+        key = "verdict.loosening-buys" if test.p_holm <= 0.05 else "verdict.loosening-buys-nothing-sure"
+        said.append((key, {"run": test.best, "chosen": test.other, **_difference(test)}))
+    return said
+
+
+def test_sentences(test: Mapping[str, float], paired: Mapping[str, Any] | None, leaks: Mapping[str, Any] | None) -> list[Sentence]:
+    """The final figures, measured once.
+
+    Args:
+        test: score, low, high, n.
+        paired: against the runner-up: name, difference, low, high, p.
+        leaks: n of leaked rows and the score without them.
+    """
+    said: list[Sentence] = [("verdict.test", {**_score(test), "n": int(test["n"])})]
+    if paired:
+        key = "verdict.test-differs" if paired["p"] <= 0.05 else "verdict.test-same"
+        said.append((key, {"runner_up": paired["runner_up"], "points": 100 * paired["difference"], "low": 100 * paired["low"], "high": 100 * paired["high"], "p": paired["p"]}))
+    if leaks and leaks["n"]:
+        key = "verdict.leaks" if leaks.get("without") else "verdict.all-leak"
+        said.append((key, {"leaks_n": leaks["n"], **(_score(leaks["without"]) if leaks.get("without") else {})}))
+    return said
+
+
+def _score(figures: Mapping[str, float]) -> dict[str, float]:
+    return {k: figures[k] for k in ("score", "low", "high")}
+
+
+def _difference(test: Test) -> dict[str, float]:
+    d = test.difference
+    return {"points": 100 * d.difference, "low": 100 * d.low, "high": 100 * d.high, "p": test.p_holm}
