@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ TAGS = TagSet(("LOC", "PER"))
 def spans_of_a_text(draw):
     length = draw(st.integers(0, 30))
     cuts = sorted(draw(st.sets(st.integers(0, length), max_size=10)))
-    spans = tuple(Span(a, b, draw(st.sampled_from(TAGS.labels))) for a, b in zip(cuts, cuts[1:], strict=False) if draw(st.booleans()))
+    spans = tuple(Span(a, b, draw(st.sampled_from(TAGS.labels))) for a, b in pairwise(cuts) if draw(st.booleans()))
     return spans, length
 
 
