@@ -13,11 +13,11 @@ import pytest
 from wenfang.core.home import Home
 from wenfang.core.ids import new_id, now
 from wenfang.core.records import AuditEntry, Event, Pointer
-from wenfang.stores import open_tables, tables
+from wenfang.stores import TABLE_STORES, open_tables
 from wenfang.stores.remote import RemoteTables
 from wenfang.stores.served import serve_tables
 
-STORES = [*tables.names(), "remote-memory", "remote-sqlite"]
+STORES = [*TABLE_STORES.names(), "remote-memory", "remote-sqlite"]
 POSTGRES = os.environ.get("WENFANG_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 
 

@@ -14,13 +14,13 @@ from .tables.base import TableStore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["blobs", "open_blobs", "open_tables", "sqlite_verdict", "tables"]
+__all__ = ["BLOB_STORES", "TABLE_STORES", "open_blobs", "open_tables", "sqlite_verdict"]
 
 T = TypeVar("T", TableStore, BlobStore)
 WAL_RESET_FIXED = (3, 51, 3)
 
-tables: Registry[TableStore] = Registry("tables", package="wenfang.stores.tables", base=TableStore)
-blobs: Registry[BlobStore] = Registry("blobs", package="wenfang.stores.blobs", base=BlobStore)
+TABLE_STORES: Registry[TableStore] = Registry("tables", package="wenfang.stores.tables", base=TableStore)
+BLOB_STORES: Registry[BlobStore] = Registry("blobs", package="wenfang.stores.blobs", base=BlobStore)
 
 
 def _scheme(url: str, registry: Registry[T]) -> str:
@@ -40,7 +40,7 @@ def open_tables(url: str, home: Home) -> TableStore:
         Conflict: `store.in-use`.
         Broken: `store.unreachable`, `store.damaged`, `store.schema-newer`, `store.foreign-tables`, `store.write-failed`.
     """
-    return tables.get(_scheme(url, tables)).open(url, home)
+    return TABLE_STORES.get(_scheme(url, TABLE_STORES)).open(url, home)
 
 
 def open_blobs(url: str, home: Home) -> BlobStore:
@@ -50,7 +50,7 @@ def open_blobs(url: str, home: Home) -> BlobStore:
         Invalid: `store.bad-url`.
         Broken: `home.write-failed`.
     """
-    return blobs.get(_scheme(url, blobs)).open(url, home)
+    return BLOB_STORES.get(_scheme(url, BLOB_STORES)).open(url, home)
 
 
 def sqlite_verdict() -> tuple[str, bool]:

@@ -9,8 +9,11 @@ import contextlib
 import secrets
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from wenfang.core.durable import disk_error
 from wenfang.core.errors import Broken, WenfangError
@@ -22,6 +25,7 @@ from .tables.base import TableStore
 
 __all__ = ["KINDS", "TablesServer", "changes_of", "serve_tables"]
 
+ACCEPT_PAUSE_S = 0.1
 KINDS: dict[str, type[Record]] = {kind.table: kind for kind in RECORDS}
 
 
@@ -74,7 +78,10 @@ class TablesServer:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                return  # closed
+                if self._closing:
+                    return
+                time.sleep(ACCEPT_PAUSE_S)  # out of file descriptors: whoever knocks waits in the queue until there is one
+                continue
             thread = threading.Thread(target=self._answer, args=(connection,), name="tables-answer", daemon=True)
             with self._lock:
                 if self._closing:
@@ -82,14 +89,20 @@ class TablesServer:
                     return
                 self._connections.add(connection)
                 self._threads.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # out of threads: the other side calls again
+                connection.close()
+                with self._lock:
+                    self._connections.discard(connection)
+                    self._threads.discard(thread)
 
     def _answer(self, connection: socket.socket) -> None:
         try:
             with contextlib.suppress(EOFError, OSError):  # the other side hung up: nobody is left to tell
                 while True:
                     send_frame(connection, self._reply(recv_frame(connection)))
-        except WenfangError as e:  # a frame too large to read: say so and hang up, for the rest of it is still under way
+        except (WenfangError, msgspec.MsgspecError) as e:  # a frame too large or not msgpack: say so and hang up, for nobody knows where the next begins
             with contextlib.suppress(OSError):
                 send_frame(connection, {"error": from_error(e)})
         finally:

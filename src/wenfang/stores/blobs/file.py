@@ -16,7 +16,7 @@ from wenfang.core.durable import crash_point, disk_error, fsync_folder, publish_
 from wenfang.core.errors import Broken, Invalid, NotFound
 from wenfang.core.home import Home
 
-from .base import CHUNK_BYTES, BlobStore, checked_name
+from .base import CHUNK_BYTES, BlobStore, checked_name, chunks_of
 
 __all__ = ["FileBlobs"]
 
@@ -73,11 +73,7 @@ class FileBlobs(BlobStore):
 
     def put_file(self, path: Path) -> str:
         """Keep the bytes of ``path``, copied in pieces."""
-        try:
-            with open(path, "rb") as source:
-                return self.put_chunks(iter(lambda: source.read(CHUNK_BYTES), b""))
-        except OSError as e:
-            raise disk_error(e, path) from e
+        return self.put_chunks(chunks_of(path))
 
     def put_chunks(self, chunks: Iterable[bytes]) -> str:
         """Keep a stream; if the stream raises, nothing is kept.

@@ -11,7 +11,7 @@ from wenfang.core.errors import Broken, NotFound
 from wenfang.core.home import Home
 from wenfang.core.ids import sha256_hex
 
-from .base import BlobStore, checked_name
+from .base import BlobStore, checked_name, chunks_of
 
 __all__ = ["MemoryBlobs"]
 
@@ -37,10 +37,7 @@ class MemoryBlobs(BlobStore):
 
     def put_file(self, path: Path) -> str:
         """Keep the bytes of ``path``."""
-        try:
-            return self.put(path.read_bytes())
-        except OSError as e:
-            raise disk_error(e, path) from e
+        return self.put_chunks(chunks_of(path))
 
     def put_chunks(self, chunks: Iterable[bytes]) -> str:
         """Keep a stream."""

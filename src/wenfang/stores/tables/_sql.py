@@ -11,7 +11,10 @@ from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel
 
 from wenfang.core.chain import seal
 from wenfang.core.durable import crash_point
@@ -28,7 +31,9 @@ from .base import TableStore
 __all__ = ["REMEMBER_COMMITS", "SqlTables"]
 
 R = TypeVar("R", bound=Record)
+L = TypeVar("L", bound=BaseModel)
 REMEMBER_COMMITS = timedelta(days=1)
+PRUNE_EVERY = 1000
 EVENT_FIELDS = ("seq", "id", "at", "kind", "actor", "subject", "data")
 POINTER_FIELDS = ("seq", "kind", "key", "target", "at", "actor")
 AUDIT_FIELDS = ("seq", "at", "actor", "operation", "subject", "outcome", "code", "request_id", "detail", "previous", "hash")
@@ -46,6 +51,7 @@ class SqlTables(TableStore):
     list_tables: ClassVar[str]
     """Lists every table there is."""
     sql: ClassVar[Statements]
+    _remembered: ClassVar = count(1)
 
     # ------------------------------------------------------------ what a subclass gives
     @abstractmethod
@@ -73,7 +79,10 @@ class SqlTables(TableStore):
                 with self._transaction(cursor):
                     if self._schema(cursor) != HEAD:  # another process may have been first
                         self._upgrade(cursor)
-            cursor.execute(self.sql.prune_commits, {"before": (now() - REMEMBER_COMMITS).isoformat()})
+            self._prune(cursor)
+
+    def _prune(self, cursor: Any) -> None:
+        cursor.execute(self.sql.prune_commits, {"before": (now() - REMEMBER_COMMITS).isoformat()})
 
     def _schema(self, cursor: Any) -> str | None:
         cursor.execute(self.list_tables)
@@ -164,6 +173,8 @@ class SqlTables(TableStore):
                 if cursor.fetchone():
                     return
                 cursor.execute(self.sql.insert_commit, {"id": once, "at": now().isoformat()})
+                if next(self._remembered) % PRUNE_EVERY == 0:
+                    self._prune(cursor)
             self._write_records(cursor, made)
             self._write_logs(cursor, made)
 
@@ -228,15 +239,24 @@ class SqlTables(TableStore):
                 previous = sealed.hash
 
 
+def _line(model: type[L], table: str, fields: tuple[str, ...], row: Any, packed: str = "") -> L:
+    """One line of a log; ``packed`` is the field that is kept as JSON text."""
+    values: Row = dict(zip(fields, row, strict=True))
+    try:
+        if packed:
+            values[packed] = json.loads(values[packed])
+        return model.model_validate(values)
+    except (ValueError, TypeError) as e:  # no JSON, or (a ValueError too) no such line
+        raise Broken("store.damaged-row", table=table, id=values["seq"]) from e
+
+
 def _pointer(row: Any) -> Pointer:
-    return Pointer.model_validate(dict(zip(POINTER_FIELDS, row, strict=True)))
+    return _line(Pointer, "pointers", POINTER_FIELDS, row)
 
 
 def _event(row: Any) -> Event:
-    fields = dict(zip(EVENT_FIELDS, row, strict=True))
-    return Event.model_validate({**fields, "data": json.loads(fields["data"])})
+    return _line(Event, "events", EVENT_FIELDS, row, packed="data")
 
 
 def _audit(row: Any) -> AuditEntry:
-    fields = dict(zip(AUDIT_FIELDS, row, strict=True))
-    return AuditEntry.model_validate({**fields, "detail": json.loads(fields["detail"])})
+    return _line(AuditEntry, "audit", AUDIT_FIELDS, row, packed="detail")

@@ -38,5 +38,6 @@ class TableStore(Tables):
         Raises:
             Conflict: `store.exists`, `store.changed-meanwhile`.
             Invalid: `store.immutable`, `store.revision-not-raised`, `store.bad-text`, `store.wrong-type`.
-            Broken: `store.write-failed`, `store.damaged`, `store.unreachable`; nothing was written.
+            Broken: `store.write-failed`, `store.damaged`: nothing was written. `store.unreachable`: the server stayed away; a commit
+                repeated under its id ``once`` finds out whether it was.
         """

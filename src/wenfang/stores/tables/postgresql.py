@@ -2,13 +2,18 @@
 
 A commit first takes an advisory lock of the transaction, so that commits come one after another: one audit chain, no gaps in the
 numbers, no deadlocks between writers. Reading takes no lock.
+
+When a connection breaks, a call is made again on another one for a while. Every commit carries an id that is written with it, so a
+commit that went through while its answer was lost is found to be done, neither repeated nor told as failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import secrets
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
 from psycopg import errors as pg
@@ -19,13 +24,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from wenfang.core.errors import Broken, Invalid, WenfangError
 from wenfang.core.home import Home
+from wenfang.core.ports import Changes
 
 from ._sql import SqlTables
 from ._statements import Statements
 
 __all__ = ["PostgresqlTables"]
 
+T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5
+RECONNECT_S = 5.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 0.5
 CONNECTIONS = 8
 COMMIT_LOCK = 0x77656E66616E67  # "wenfang"
 
@@ -88,7 +97,30 @@ class PostgresqlTables(SqlTables):
         try:
             yield connection.cursor()
         finally:
+            if getattr(connection.dbapi_connection, "closed", True):
+                connection.invalidate()  # it broke: the pool need not find that out by rolling it back
             connection.close()
+
+    # ------------------------------------------------------------ connections that break
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns; while the server cannot be reached, it is called again for ``RECONNECT_S``."""
+        deadline, pause_s = time.monotonic() + RECONNECT_S, PAUSE_MIN_S
+        while True:
+            try:
+                return work()
+            except Broken as e:
+                if e.code != "store.unreachable" or time.monotonic() + pause_s > deadline:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+    def _all(self, statement: str, values: Mapping[str, Any]) -> list[Any]:
+        return self._patiently(lambda: super(PostgresqlTables, self)._all(statement, values))
+
+    def commit(self, changes: Changes, *, once: str | None = None) -> None:
+        """Write all or nothing, durably, and once however often the connection breaks."""
+        once = once or secrets.token_hex(16)
+        self._patiently(lambda: super(PostgresqlTables, self).commit(changes, once=once))
 
     def _told(self, e: Exception) -> WenfangError:
         cause = e.orig if isinstance(e, DBAPIError) and e.orig is not None else e

@@ -109,7 +109,11 @@ class SqliteTables(SqlTables):
         with self._lock:
             if self._closed:
                 raise Broken("store.closed", path=self.place)
-            yield self._connection.cursor()
+            cursor = self._connection.cursor()
+            try:
+                yield cursor
+            finally:
+                cursor.close()  # a statement left open would keep the file held after close
 
     def _told(self, e: Exception) -> WenfangError:
         code = getattr(e, "sqlite_errorcode", 0) & 0xFF
