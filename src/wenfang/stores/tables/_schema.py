@@ -78,6 +78,6 @@ AUDIT = Table(
     Column("hash", TEXT, nullable=False),
 )
 
-COMMITS = Table("commits", METADATA, Column("id", TEXT, primary_key=True), Column("at", TEXT, nullable=False))
+COMMITS = Table("commits", METADATA, Column("id", TEXT, primary_key=True), Column("at", TEXT, nullable=False), Index("ix_commits_at", "at"))
 
 OWN_TABLES = frozenset(METADATA.tables)

@@ -164,6 +164,7 @@ def upgrade() -> None:
         sa.Column("hash", TEXT, nullable=False),
     )
     op.create_table("commits", sa.Column("id", TEXT, primary_key=True), sa.Column("at", TEXT, nullable=False))
+    op.create_index("ix_commits_at", "commits", ["at"])
 
 
 def downgrade() -> None:
