@@ -71,7 +71,7 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "WENFANG_SERVE__PORT": str(port),
-        "WENFANG_URL": f"http://127.0.0.1:{port}",
+        "STUDIO_URL": f"http://127.0.0.1:{port}",
         "WENFANG_BOOTSTRAP_KEY": "wf_" + "t" * 43,
     }
     up = None

@@ -70,8 +70,8 @@ def open_worker(home: Home, settings: Settings) -> Studio:
 
 
 def bootstrap_key(studio: Studio, key: str | None) -> str | None:
-    """Make the first admin key, if no key exists; returns it to be shown once (None if ``key`` was given or one exists)."""
-    if studio.tables.find(ApiKey, limit=1):
+    """Make the first admin key, if there is none; returns it to be shown once (None if ``key`` was given or one exists)."""
+    if any(k.role == "admin" and k.project is None and k.revoked_at is None for k in studio.tables.find(ApiKey)):
         return None
     record, secret = make_key(name="first-admin", role="admin", project=None, key=key)
     studio.tables.commit(Changes(puts=[record]))
