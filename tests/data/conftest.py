@@ -1,45 +1,10 @@
-"""What the tests of the data room share: a folder of blobs, the real data, quick writers."""
+"""What the tests of the data room share: a folder of blobs and the real data."""
 
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
-
-from wenfang.core.errors import Broken, NotFound
-
-
-class FolderBlobs:
-    """The port of the blobs over one folder; content addressed, checked when read."""
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def put(self, data):
-        name = hashlib.sha256(data).hexdigest()
-        (self.folder / name).write_bytes(data)
-        return name
-
-    def put_file(self, path):
-        return self.put(Path(path).read_bytes())
-
-    def put_chunks(self, chunks):
-        return self.put(b"".join(chunks))
-
-    def get(self, name):
-        if not self.has(name):
-            raise NotFound("blob.missing", blob=name)
-        data = (self.folder / name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != name:
-            raise Broken("blob.damaged", blob=name)
-        return data
-
-    def fetch(self, name, to):
-        Path(to).write_bytes(self.get(name))
-
-    def has(self, name):
-        return (self.folder / name).is_file()
+from folder_blobs import FolderBlobs
 
 
 @pytest.fixture

@@ -110,11 +110,11 @@ def _leaks(splits: list[Split], blobs: Blobs, warnings: Warnings) -> list[dict[s
     found: list[dict[str, Any]] = []
     ordered = sorted(splits, key=lambda s: ORDER.get(s.name, 3))
     rows = sum(s.tally.rows for s in splits)
-    near_possible = rows <= NEAR_ROWS_MAX and sum(s.tally.code_points for s in splits) <= NEAR_POINTS_MAX
-    texts = {s.name: _texts(s, blobs) for s in splits} if near_possible and len(splits) > 1 else {}
-    for against, split in combinations(ordered, 2):
+    near_possible = len(splits) <= 8 and rows <= NEAR_ROWS_MAX and sum(s.tally.code_points for s in splits) <= NEAR_POINTS_MAX
+    near_rows = near_leaks([_texts(s, blobs) for s in ordered]) if near_possible and len(splits) > 1 else None
+    for (i, against), (j, split) in combinations(enumerate(ordered), 2):
         exact = split.tally.rows_also_in(against.tally)
-        near = np.asarray(near_leaks(texts[against.name], texts[split.name]), dtype=np.int64) if near_possible else None
+        near = np.asarray(near_rows[j, i], dtype=np.int64) if near_rows is not None else None
         entry: dict[str, Any] = {"split": split.name, "against": against.name, "exact": _named(split, exact), "threshold": THRESHOLD}
         entry["near"] = _named(split, near) if near is not None else None
         found.append(entry)

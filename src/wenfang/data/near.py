@@ -19,7 +19,7 @@ __all__ = ["THRESHOLD", "bands_for", "clusters", "near_leaks", "near_pairs"]
 
 THRESHOLD = 0.8
 ROWS_IN_BAND = 4
-NEIGHBOURS_MAX = 64
+NEIGHBOURS_MAX = 16
 """Texts of one bucket a text is compared with; larger buckets are chains of near-equal texts, which clusters join anyway."""
 _ROW_SHIFT = np.uint64(42)
 _PAIR_MASK = np.uint64((1 << 42) - 1)
@@ -108,7 +108,7 @@ def _candidates(signatures: NDArray[np.uint32], sides: NDArray[np.uint8] | None)
                 break
             a, b = order[alive], order[alive + distance]
             if sides is not None:
-                across = ((sides[a] & 1) & (sides[b] >> 1)) | ((sides[b] & 1) & (sides[a] >> 1)) > 0
+                across = (sides[a] != sides[b]) | (sides[a] & (sides[a] - np.uint8(1)) > 0)  # not both in one split only
                 a, b = a[across], b[across]
             found.append(np.minimum(a, b) * n + np.maximum(a, b))
     codes = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
@@ -205,13 +205,26 @@ def clusters(texts: Sequence[str], *, threshold: float = THRESHOLD, groups: Sequ
     return first[roots]
 
 
-def near_leaks(train: Sequence[str], test: Sequence[str], *, threshold: float = THRESHOLD, seed: int = 0) -> list[int]:
-    """Rows of ``test`` that have a near-equal text in ``train`` and no equal one."""
-    distinct, which = _distinct([*train, *test])
+def near_leaks(splits: Sequence[Sequence[str]], *, threshold: float = THRESHOLD, seed: int = 0) -> dict[tuple[int, int], list[int]]:
+    """By (split, other split): rows of the first that have a near-equal text in the other and no equal one there.
+
+    Args:
+        splits: texts of up to eight splits.
+        threshold: Jaccard similarity of 2-grams.
+        seed: of the hash functions.
+    """
+    distinct, which = _distinct([text for split in splits for text in split])
     sides = np.zeros(len(distinct), dtype=np.uint8)
-    sides[which[: len(train)]] |= 1
-    sides[which[len(train) :]] |= 2
-    hit = np.zeros(len(distinct), dtype=bool)
-    hit[_pairs(distinct, threshold, seed, sides).ravel()] = True
-    mine = which[len(train) :]
-    return np.flatnonzero(hit[mine] & (sides[mine] == 2)).tolist()
+    mine = np.split(which, np.cumsum([len(s) for s in splits])[:-1])
+    for bit, rows in enumerate(mine):
+        sides[rows] |= np.uint8(1 << bit)
+    pairs = _pairs(distinct, threshold, seed, sides)
+    ends = np.concatenate((pairs, pairs[:, ::-1]))
+    found: dict[tuple[int, int], list[int]] = {}
+    for a, rows in enumerate(mine):
+        for b in range(len(splits)):
+            if a != b:
+                hit = np.zeros(len(distinct), dtype=bool)
+                hit[ends[(sides[ends[:, 1]] >> b) & 1 == 1, 0]] = True
+                found[a, b] = np.flatnonzero(hit[rows] & ((sides[rows] >> b) & 1 == 0)).tolist()
+    return found

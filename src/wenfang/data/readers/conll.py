@@ -39,7 +39,7 @@ class Conll(Reader):
         full = [line.decode("utf-8", errors="replace") for line in lines if line.strip(b" \t") and not line.startswith(b"-DOCSTART-")]
         good = sum(TAG.fullmatch(parts[1]) is not None for line in full if (parts := _split(line)) is not None)
         columns = sum(_split(line) is not None for line in full)
-        return 0.97 if full and good >= 0.9 * len(full) else 0.05 if full and columns >= 0.9 * len(full) else 0.0
+        return 0.0 if not full else 0.97 if good >= 0.9 * len(full) else 0.55 if good >= 0.5 * len(full) else 0.05 if columns >= 0.9 * len(full) else 0.0
 
     def look(self) -> Look:
         """The joining and the scheme, decided on the first thousand sentences."""
@@ -85,7 +85,7 @@ class Conll(Reader):
     def _sentences(self) -> Iterator[Sentence]:
         begun, tokens, tags = 0, list[str](), list[str]()
         for first, block in self.source.line_blocks():
-            for i, line in enumerate(block.decode("utf-8").split("\n")):
+            for i, line in enumerate(block.decode("utf-8").removesuffix("\n").split("\n")):
                 row = line.removesuffix("\r")
                 if not row.strip(" \t") or row.startswith("-DOCSTART-"):
                     if tokens:

@@ -18,7 +18,7 @@ from .base import ROWS, SAMPLE_ROWS, Reader
 __all__ = ["Json"]
 
 OBJECT_MAX_BYTES = 64 << 20
-_OPEN = re.compile(rb'\s*(?:\{\s*"(?:data|rows|examples|items)"\s*:\s*)?\[')
+_OPEN = re.compile(rb'\s*(?:\{\s*"(?:data|rows|examples|items)"\s*:\s*(?=\[\s*\{))?\[')
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 
 
@@ -30,7 +30,7 @@ class Json(Reader):
     @classmethod
     def sniff(cls, head: bytes) -> float:
         """An array, or an object that holds one."""
-        return 0.9 if _OPEN.match(head) else 0.0
+        return 0.0 if _OPEN.match(head) is None else 0.97 if head.lstrip().startswith(b"{") else 0.9
 
     def look(self) -> Look:
         """Keys of the first objects."""

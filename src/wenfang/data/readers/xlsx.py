@@ -68,13 +68,13 @@ class Xlsx(Reader):
     def _rows(self) -> Iterator[tuple[int, list[str | None]]]:
         """(row number, cells) of every row that is not blank."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about styles and extensions, nothing of the cells
-                with zipfile.ZipFile(self.source.path) as archive:
-                    if sum(i.file_size for i in archive.infolist()) > UNPACKED_MAX_BYTES:
-                        raise Invalid("dataset.damaged-file", file=self.source.name, format="XLSX", reason=f"it unpacks to more than {UNPACKED_MAX_BYTES} bytes")
-                book = openpyxl.load_workbook(self.source.path, read_only=True, data_only=True)
-            try:
+            with zipfile.ZipFile(self.source.path) as archive:
+                if sum(i.file_size for i in archive.infolist()) > UNPACKED_MAX_BYTES:
+                    raise Invalid("dataset.damaged-file", file=self.source.name, format="XLSX", reason=f"it unpacks to more than {UNPACKED_MAX_BYTES} bytes")
+            with open(self.source.path, "rb") as f:  # given a name, openpyxl would judge its suffix
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about styles and extensions, nothing of the cells
+                    book = openpyxl.load_workbook(f, read_only=True, data_only=True)
                 for sheet in book.worksheets:
                     some = False
                     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
@@ -84,8 +84,6 @@ class Xlsx(Reader):
                             yield number, cells
                     if some:
                         return
-            finally:
-                book.close()
         except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, TypeError, EOFError, OSError, ParseError) as e:
             raise Invalid("dataset.damaged-file", file=self.source.name, format="XLSX", reason=str(e)[:200]) from e
 
