@@ -67,6 +67,21 @@ def test_a_damaged_line_of_a_log_is_told_by_its_number(tmp_path, table, change):
     tables.close()
 
 
+def test_a_text_that_is_no_text_any_more_is_told_as_damage(tmp_path):
+    home = Home(tmp_path / "h").prepare()
+    tables = open_tables("sqlite:", home)
+    tables.commit(Changes(puts=[Project(id="pj_1", name="x")]))
+    tables.close()
+    with sqlite3.connect(home.database) as raw:
+        raw.execute("UPDATE projects SET body = CAST(x'7bff7d' AS TEXT)")
+    raw.close()
+    tables = open_tables("sqlite:", home)
+    for read in (lambda: tables.get(Project, "pj_1"), lambda: tables.find(Project)):
+        with pytest.raises(Broken, match=r"store\.damaged"):
+            read()
+    tables.close()
+
+
 STARVED = """
 import os, pathlib, resource, socket, sys, time
 from wenfang.core.home import Home

@@ -16,18 +16,24 @@ from .roles import ROLES, Actor
 __all__ = ["Keyring", "actor_of"]
 
 
-def actor_of(key: ApiKey, at: datetime | None = None) -> Actor:
-    """Who ``key`` stands for at a moment (now unless given). A role that is not known here has no permissions.
-
-    Raises:
-        Unauthenticated: `auth.key-revoked`, `auth.key-expired`.
-    """
-    moment = at or now()
+def _check(key: ApiKey, moment: datetime) -> None:
     if key.revoked_at is not None and key.revoked_at <= moment:
         raise Unauthenticated("auth.key-revoked", id=key.id)
     if key.expires_at is not None and key.expires_at <= moment:
         raise Unauthenticated("auth.key-expired", id=key.id, expires_at=key.expires_at.isoformat(timespec="seconds"))
-    return Actor(id=key.id, name=key.name, role=key.role, permissions=ROLES.get(key.role, frozenset()), project=key.project)
+
+
+def actor_of(key: ApiKey, at: datetime | None = None) -> Actor:
+    """Who ``key`` stands for at a moment (now unless given), for work that was asked for earlier.
+
+    A key that is revoked or expired by then, or whose role is not known here, has no permissions: what it asked for is refused and audited.
+    """
+    granted = ROLES.get(key.role, frozenset[str]())
+    try:
+        _check(key, at or now())
+    except Unauthenticated:
+        granted = frozenset[str]()
+    return Actor(id=key.id, name=key.name, role=key.role, permissions=granted, project=key.project)
 
 
 class Keyring:
@@ -46,8 +52,10 @@ class Keyring:
         """The actor of an API key as it was sent.
 
         Raises:
-            Unauthenticated: `auth.bad-key`, `auth.key-revoked`, `auth.key-expired`.
+            Unauthenticated: `auth.no-key`, `auth.bad-key`, `auth.key-revoked`, `auth.key-expired`.
         """
+        if not key:
+            raise Unauthenticated("auth.no-key")
         return self.by_digest(digest(key))
 
     def by_digest(self, key_digest: str) -> Actor:
@@ -55,4 +63,6 @@ class Keyring:
         found = self._tables.find(ApiKey, where={"digest": key_digest}, limit=1)
         if not found:
             raise Unauthenticated("auth.bad-key")
-        return actor_of(found[0], self._clock())
+        moment = self._clock()
+        _check(found[0], moment)
+        return actor_of(found[0], moment)

@@ -118,7 +118,7 @@ class SqliteTables(SqlTables):
     def _told(self, e: Exception) -> WenfangError:
         code = getattr(e, "sqlite_errorcode", 0) & 0xFF
         reason = str(e)
-        if code in DAMAGED:
+        if code in DAMAGED or reason.startswith("Could not decode to UTF-8"):  # a text column that holds no text any more
             return Broken("store.damaged", path=self.place, reason=reason)
         if code in OCCUPIED:
             return Conflict("store.in-use", path=self.place)
