@@ -99,6 +99,7 @@ class Serving:
         self._lock = threading.Lock()
         self._table = self._last_table()
         self._routed_once: set[str] = set()
+        self._switched_at = time.time()
 
     def _last_table(self) -> RoutingTable:
         try:
@@ -136,19 +137,18 @@ class Serving:
             WenfangError: what a replica refused with; Broken: `service.not-ready`.
         """
         folder = unpack_bundle(version, self.studio.blobs, self.studio.home.cache)
-        for i in range(count):
-            arguments = {
-                "bundle": str(folder),
-                "socket": str(replica_socket(self.run, version.id, i)),
-                "keys": str(self.studio.home.keys),
-                "name": f"{version.name}:{version.number}",
-            }
-            self.runtime.ensure(f"replica-{version.id}-{i}", "wenfang.serve.replica:main", arguments, restart=True)
         until = time.monotonic() + READY_TIMEOUT_S
         for i in range(count):
-            self._wait(version, i, until)
+            self._ensure(version, i, folder)
+        for i in range(count):
+            self._wait(version, i, folder, until)
 
-    def _wait(self, version: ModelVersion, index: int, until: float) -> None:
+    def _ensure(self, version: ModelVersion, index: int, folder: Path) -> None:
+        label = f"{version.name}:{version.number}"
+        arguments = {"bundle": str(folder), "socket": str(replica_socket(self.run, version.id, index)), "keys": str(self.studio.home.keys), "name": label}
+        self.runtime.ensure(f"replica-{version.id}-{index}", "wenfang.serve.replica:main", arguments, restart=True)
+
+    def _wait(self, version: ModelVersion, index: int, folder: Path, until: float) -> None:
         name = f"replica-{version.id}-{index}"
         while not _answers(replica_socket(self.run, version.id, index)):
             state = self.runtime.processes().get(name, {})
@@ -159,6 +159,7 @@ class Serving:
             if time.monotonic() > until:
                 raise Broken("service.not-ready", model=f"{version.name}:{version.number}", timeout_s=READY_TIMEOUT_S)
             time.sleep(0.05)
+            self._ensure(version, index, folder)  # somebody may have stopped it as a stray meanwhile
 
     def settle(self) -> None:
         """Make processes and routes follow the records; when it returns, every gateway answers by the new table."""
@@ -186,7 +187,7 @@ class Serving:
 
     def _switch(self, table: RoutingTable) -> None:
         write_table(self.run / ROUTES_FILE, table)
-        self._table = table
+        self._table, self._switched_at = table, time.time()
         for path in sorted(self.run.glob("gateway-*.sock")):
             try:
                 client = FrameClient(path, timeout_s=60.0)
@@ -200,10 +201,15 @@ class Serving:
                 client.close()
 
     def _strays(self, running: dict[str, dict[str, Any]], routed: set[str]) -> set[str]:
-        """Replicas that nothing routes to. One that was routed before goes at once; a new one may belong to a deploy that is not committed yet."""
+        """Replicas that nothing routes to.
+
+        One that was routed and is older than the last switch goes at once. A younger one, or one never routed, may belong to a deploy
+        that is not committed yet (in a job's process, say): it has time.
+        """
         idle = {n: p for n, p in running.items() if n.startswith("replica-") and n not in routed and p["state"] not in {"exited", "stopping"}}
         self._routed_once |= routed
-        return {n for n, p in idle.items() if n in self._routed_once or time.time() - (p.get("started_at") or 0) > STRAY_AFTER_S}
+        born = {n: p.get("started_at") or 0.0 for n, p in idle.items()}
+        return {n for n, at in born.items() if (n in self._routed_once and at < self._switched_at) or time.time() - at > STRAY_AFTER_S}
 
     def clean_cache(self) -> None:
         """Drop half-unpacked folders of an earlier life."""
