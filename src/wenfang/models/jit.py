@@ -1,12 +1,14 @@
-"""Compiled inner loops: numba when it is there, imported only when a loop first runs. Knows nothing of what the loops compute."""
+"""Compiled inner loops: numba when it is there. Modules that use ``jit`` are imported only where their loops run.
+
+Knows nothing of what the loops compute.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Callable
-from functools import cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import cache
+from typing import Any, ParamSpec, TypeVar, cast
 
 from wenfang.core.errors import Unsupported
 
@@ -14,8 +16,6 @@ __all__ = ["available", "jit"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_lock = threading.Lock()
 
 
 @cache
@@ -25,33 +25,20 @@ def available() -> bool:
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile ``function`` when it is first called, without the interpreter's lock while it runs.
+    """Compile ``function`` for the types it is first called with; it runs without the interpreter's lock.
 
     The machine code is kept beside the source, or in the user's cache folder where that cannot be written; where neither can,
     it is compiled anew in each process.
 
     Raises:
-        Unsupported: `model.needs-package` when called without numba.
+        Unsupported: `model.needs-package` without numba.
     """
-    compiled: list[Callable[P, R]] = []
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not compiled:
-            with _lock:
-                if not compiled:
-                    compiled.append(_compile(function))
-        return compiled[0](*args, **kwargs)
-
-    return call
-
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    if not available():
-        raise Unsupported("model.needs-package", package="numba")
-    import numba  # pyright: ignore[reportMissingTypeStubs]
-
     try:
-        return numba.njit(function, cache=True, nogil=True)  # pyright: ignore[reportUnknownVariableType]
+        import numba
+    except ModuleNotFoundError as e:
+        raise Unsupported("model.needs-package", package=e.name or "numba") from e
+    njit = cast("Callable[..., Any]", numba.njit)
+    try:
+        return cast("Callable[P, R]", njit(function, cache=True, nogil=True))
     except RuntimeError:  # numba found no folder it may write to
-        return numba.njit(function, nogil=True)  # pyright: ignore[reportUnknownVariableType]
+        return cast("Callable[P, R]", njit(function, nogil=True))
