@@ -11,8 +11,6 @@ import signal
 import sys
 from pathlib import Path
 
-from wenfang.models.bundle import open_bundle, write_bundle
-
 import wenfang.core.durable as durable
 from wenfang.core.examples import Examples
 from wenfang.core.home import Home
@@ -24,6 +22,7 @@ from wenfang.data.importing import import_splits  # noqa: F401 imported before t
 from wenfang.data.version import load_examples
 from wenfang.guard.roles import LOCAL
 from wenfang.models import families
+from wenfang.models.bundle import open_bundle, write_bundle
 from wenfang.serve.routing import RoutingTable, read_table, write_table
 from wenfang.studio import operations
 from wenfang.studio.serving import store_bundle, unpack_bundle

@@ -4,11 +4,11 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from wenfang.guard.keyring import Keyring
-from wenfang.guard.roles import LOCAL, Actor, permissions_of
 
 from wenfang.core.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated
 from wenfang.core.records import ApiKey, Project
+from wenfang.guard.keyring import Keyring
+from wenfang.guard.roles import LOCAL, Actor, permissions_of
 from wenfang.studio import operations
 
 OPS = operations()
