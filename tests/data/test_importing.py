@@ -180,6 +180,17 @@ def test_splits_ids_and_groups(tmp_path, blobs):
     assert e.value.code == "dataset.split-unknown"
 
 
+def test_later_files_take_the_columns_of_the_first(tmp_path, blobs):
+    (tmp_path / "a.txt").write_text("很长很长的一条文本\t一\n另一条很长的文本啊\t二\n再来一条很长的文本\t一\n")
+    (tmp_path / "b.txt").write_text("短\t二\n短\t一\n")
+    got = import_splits({"train": tmp_path / "a.txt", "test": tmp_path / "b.txt"}, text=None, label=None, task=None, blobs=blobs, progress=Quiet())
+    assert load_examples(got.manifest, blobs, "test").texts == ["短", "短"]
+    (tmp_path / "a.jsonl").write_text('{"text":"北京","label":[[0,2,"LOC"]]}\n')
+    (tmp_path / "b.jsonl").write_text('{"text":"你好","label":[]}\n')
+    got = import_splits({"train": tmp_path / "a.jsonl", "test": tmp_path / "b.jsonl"}, text=None, label=None, task=None, blobs=blobs, progress=Quiet())
+    assert load_examples(got.manifest, blobs, "test").spans == [()]
+
+
 def test_a_damaged_blob_or_a_foreign_manifest_is_noticed(tmp_path, blobs, loaded):
     got, _ = loaded("a.csv", "text,label\n好,1\n坏,0\n")
     part = json.loads(blobs.get(got.manifest))["splits"]["all"]["parts"][0]["blob"]

@@ -58,9 +58,9 @@ def _number(cell: str) -> bool:
 
 
 def guess_fields(
-    look: Look, *, file: str, text: str | None, label: str | None, task: Task | None, id: str | None = None, group: str | None = None
+    look: Look, *, file: str, text: str | None, label: str | None, task: Task | None, id: str | None = None, group: str | None = None, earlier: Fields | None = None
 ) -> tuple[Fields, Task, dict[str, str]]:
-    """(fields, task, what was guessed) from what the caller said and what the reader saw.
+    """(fields, task, what was guessed) from what the caller said, what the reader saw, and what an earlier file of the version had.
 
     Raises:
         Invalid: `dataset.column-missing` for a named column that is not there, `dataset.column-unclear` when a guess is impossible,
@@ -69,10 +69,13 @@ def guess_fields(
     for name in (text, label, id, group):
         if name is not None and name not in look.columns:
             raise Invalid("dataset.column-missing", file=file, column=name, found=look.columns[:50], near=nearest(name, look.columns))
+    if earlier is not None:
+        text = text or (earlier.text if earlier.text in look.columns else None)
+        label = label or (earlier.label if earlier.label in look.columns else None)
     guessed: dict[str, str] = {}
     if task is None:
         task = guessed["task"] = "tagging" if look.spans is not None and label in {None, look.spans} else "classification"
-    if task == "tagging" and look.spans is None:
+    if task == "tagging" and look.spans is None and (earlier is None or label is None):
         raise Invalid("dataset.no-spans", file=file, found=look.columns[:50])
     taken = {c for c in (id, group) if c is not None}
     if task == "tagging" and label is None:

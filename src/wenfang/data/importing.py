@@ -47,7 +47,7 @@ def import_splits(
     for name, path in files.items():
         split = take_file(name, Path(path), wish, blobs=blobs, progress=progress)
         splits.append(split)
-        wish = Wish(text, label, split.task, id, group, long_at) if split.source["columns"] else wish
+        wish = Wish(text, label, split.task, id, group, long_at, split.fields)
     progress.stage("check", total=len(splits))
     document, warnings = build_card(splits, blobs)
     progress.advance(len(splits))

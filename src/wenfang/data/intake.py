@@ -41,6 +41,8 @@ class Wish:
     id: str | None = None
     group: str | None = None
     long_at: int = 100_000
+    earlier: Fields | None = None
+    """Columns of the file before, if this one has them."""
 
     def names(self) -> list[str]:
         """The columns that were named."""
@@ -65,6 +67,7 @@ class Split:
     parts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     digests: dict[str, Any] = field(default_factory=dict[str, Any])
     columns: list[str] = field(default_factory=list[str])
+    fields: Fields | None = None
 
 
 def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Progress) -> Split:
@@ -78,7 +81,7 @@ def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Prog
     reader, differs = open_reader(path, wish.names())
     look = reader.look()
     source = reader.source
-    fields, task, guessed = guess_fields(look, file=source.name, text=wish.text, label=wish.label, task=wish.task, id=wish.id, group=wish.group)
+    fields, task, guessed = guess_fields(look, file=source.name, text=wish.text, label=wish.label, task=wish.task, id=wish.id, group=wish.group, earlier=wish.earlier)
     told: dict[str, Any] = {
         "file": source.name,
         "format": reader.name,
@@ -87,7 +90,7 @@ def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Prog
         "size_bytes": source.size_bytes,
     }
     told |= {"sha256": source.sha256, "columns": fields.by_role(), **look.said}
-    split = Split(name, task, told, guessed, Tally(wish.long_at), differs)
+    split = Split(name, task, told, guessed, Tally(wish.long_at), differs, fields=fields)
     hashed = tuple(c for c in ("id" if wish.id else "", "text", "label" if task == "classification" else "spans", "group" if wish.group else "") if c)
     writer = PartWriter(blobs, hashed)
     progress.stage("import", total=source.newlines or None, unit="rows")

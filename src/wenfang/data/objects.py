@@ -34,37 +34,52 @@ def look_objects(objects: Objects, rows: int) -> Look:
 def batch_objects(objects: Objects, fields: Fields, rows: int) -> Iterator[Batch]:
     """The wanted fields of all objects, ``rows`` in a batch."""
     stream = iter(objects)
-    roles = fields.by_role()
     while chunk := list(islice(stream, rows)):
-        columns: dict[str, list[Any]] = {"spans" if role == "label" and fields.spans else role: [] for role in roles}
-        lines: list[int] = []
-        bad: list[tuple[int, str]] = []
-        repaired = 0
+        kept = _Kept(fields)
         for line, row in chunk:
-            try:
-                values, mended = _values(row, fields, roles)
-            except Unusable as e:
-                bad.append((line, str(e)))
-                continue
-            for name, value in values.items():
-                columns[name].append(value)
-            lines.append(line)
-            repaired += mended
-        yield Batch(frame_of(columns), int64(lines), bad, repaired)
+            kept.add(line, row)
+        yield kept.batch()
 
 
-def _values(row: dict[str, Any], fields: Fields, roles: dict[str, str]) -> tuple[dict[str, Any], int]:
-    values: dict[str, Any] = {}
-    mended = 0
-    if fields.spans and fields.label is not None:
-        values["text"], values["spans"], mended = spans_of(row, fields.text, fields.label)
-    else:
-        values["text"] = string_of(row.get(fields.text))
-        if fields.label is not None:
-            values["label"] = label_of(row.get(fields.label))
-    for role in ("id", "group"):
-        if role in roles:
-            values[role] = string_of(row.get(roles[role]))
-    if any(isinstance(v, str) and has_surrogate(v) for v in values.values()):
-        raise Unusable("lone-surrogate")
-    return values, mended
+class _Kept:
+    """The usable rows of one batch while they come in."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._roles = fields.by_role()
+        self._columns: dict[str, list[Any]] = {"spans" if role == "label" and fields.spans else role: [] for role in self._roles}
+        self._lines: list[int] = []
+        self._bad: list[tuple[int, str]] = []
+        self._repaired = 0
+
+    def add(self, line: int, row: dict[str, Any]) -> None:
+        """One object."""
+        fields = self._fields
+        mended = 0
+        try:
+            if fields.spans and fields.label is not None:
+                text, spans, mended = spans_of(row, fields.text, fields.label)
+                self._columns["spans"].append(spans)
+            else:
+                text = string_of(row.get(fields.text))
+                if fields.label is not None:
+                    self._columns["label"].append(label_of(row.get(fields.label)))
+        except Unusable as e:
+            self._bad.append((line, str(e)))
+            return
+        self._columns["text"].append(text)
+        for role in ("id", "group"):
+            if role in self._roles:
+                self._columns[role].append(string_of(row.get(self._roles[role])))
+        self._lines.append(line)
+        self._repaired += mended
+
+    def batch(self) -> Batch:
+        """All of them but those that hold a lone surrogate, which no column can."""
+        named = [name for name in self._columns if name != "spans"]
+        if any(has_surrogate("".join(filter(None, self._columns[name]))) for name in named):
+            broken = {i for name in named for i, v in enumerate(self._columns[name]) if v is not None and has_surrogate(v)}
+            self._bad.extend((self._lines[i], "lone-surrogate") for i in sorted(broken))
+            self._lines = [line for i, line in enumerate(self._lines) if i not in broken]
+            self._columns = {name: [v for i, v in enumerate(column) if i not in broken] for name, column in self._columns.items()}
+        return Batch(frame_of(self._columns), int64(self._lines), sorted(self._bad), self._repaired)

@@ -41,7 +41,8 @@ class Jsonl(Reader):
         return batch_objects(self._objects(), fields, ROWS)
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        name = self.source.name
         for first, block in self.source.line_blocks():
-            for i, line in enumerate(block.split(b"\n")):
-                if line.strip():
-                    yield first + i, parse_object(line, file=self.source.name, line=first + i)
+            for number, line in enumerate(block.split(b"\n"), first):
+                if line and not line.isspace():
+                    yield number, parse_object(line, file=name, line=number)

@@ -7,11 +7,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from itertools import islice
-from xml.etree.ElementTree import ParseError
 
 import openpyxl
 import polars as pl
-from openpyxl.utils.exceptions import InvalidFileException
 
 from wenfang.core.errors import Invalid
 from wenfang.data.columns import Batch, Fields, Look, int64
@@ -68,9 +66,7 @@ class Xlsx(Reader):
     def _rows(self) -> Iterator[tuple[int, list[str | None]]]:
         """(row number, cells) of every row that is not blank."""
         try:
-            with zipfile.ZipFile(self.source.path) as archive:
-                if sum(i.file_size for i in archive.infolist()) > UNPACKED_MAX_BYTES:
-                    raise Invalid("dataset.damaged-file", file=self.source.name, format="XLSX", reason=f"it unpacks to more than {UNPACKED_MAX_BYTES} bytes")
+            self._check_size()
             with open(self.source.path, "rb") as f:  # given a name, openpyxl would judge its suffix
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # about styles and extensions, nothing of the cells
@@ -84,8 +80,15 @@ class Xlsx(Reader):
                             yield number, cells
                     if some:
                         return
-        except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, TypeError, EOFError, OSError, ParseError) as e:
+        except Invalid:
+            raise
+        except Exception as e:  # a damaged workbook stumbles anywhere in zipfile, expat or openpyxl, with errors of every kind
             raise Invalid("dataset.damaged-file", file=self.source.name, format="XLSX", reason=str(e)[:200]) from e
+
+    def _check_size(self) -> None:
+        with zipfile.ZipFile(self.source.path) as archive:
+            if sum(i.file_size for i in archive.infolist()) > UNPACKED_MAX_BYTES:
+                raise Invalid("dataset.damaged-file", file=self.source.name, format="XLSX", reason=f"it unpacks to more than {UNPACKED_MAX_BYTES} bytes")
 
 
 def _cell(value: object) -> str | None:
