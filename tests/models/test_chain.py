@@ -1,0 +1,117 @@
+"""The chain's sums against sums over every path, its gradient against differences, its numpy twin against it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from wenfang.core.examples import Span
+from wenfang.models import chain, chain_plain
+from wenfang.models.chain_fit import Chain
+from wenfang.models.contexts import Windows
+from wenfang.models.quasi_newton import minimise
+from wenfang.models.tags import TagSet
+
+TAGS = TagSet(("x", "y"))
+L = len(TAGS)
+
+
+def random_chain(seed=0, lengths=(1, 4, 0, 3), rows=12, K=3, scale=1.0):
+    rng = np.random.default_rng(seed)
+    N = sum(lengths)
+    spans = {1: [], 4: [Span(0, 1, "x"), Span(1, 4, "y")], 0: [], 3: [Span(1, 2, "x")]}
+    tags = np.concatenate([TAGS.encode(spans.get(n, []), n) for n in lengths])
+    windows = Windows(rng.integers(0, rows, (N, K)).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    c = Chain(windows, tags, rows=rows, legal=TAGS.legal, first=TAGS.legal_start.astype(float), last=TAGS.legal_end.astype(float))
+    x = rng.normal(0, scale, rows * L + L * L)
+    x[:L] = 0  # row 0 is the row of the unknown
+    return c, x
+
+
+def path_scores(c, x):
+    """For each sentence the score of each legal path."""
+    weights, transitions = x[: c.weights.size].reshape(-1, L), x[c.weights.size :].reshape(L, L)
+    for a, b in itertools.pairwise(c.windows.starts.tolist()):
+        if a == b:
+            continue
+        emissions = np.where((c.windows.rows[a:b] > 0)[:, :, None], weights[c.windows.rows[a:b]], 0).sum(axis=1)
+        found = {}
+        for path in itertools.product(range(L), repeat=b - a):
+            if TAGS.legal_start[path[0]] and TAGS.legal_end[path[-1]] and all(TAGS.legal[i, j] for i, j in itertools.pairwise(path)):
+                found[path] = sum(emissions[t, p] for t, p in enumerate(path)) + sum(transitions[i, j] for i, j in itertools.pairwise(path))
+        yield a, b, found
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0, 20.0])
+def test_likelihood_equals_the_sum_over_all_legal_paths(scale):
+    c, x = random_chain(scale=scale)
+    loss, _ = c.objective(x, c2=0.0)
+    expected = 0.0
+    for a, b, found in path_scores(c, x):
+        scores = np.array(list(found.values()))
+        expected += scores.max() + np.log(np.exp(scores - scores.max()).sum()) - found[tuple(c.tags[a:b].tolist())]
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_gradient_equals_differences():
+    c, x = random_chain()
+    _, gradient = c.objective(x, c2=0.3)
+    legal = np.concatenate([np.ones(c.weights.size, bool), TAGS.legal.ravel()])
+    for i in np.flatnonzero(legal)[L:]:  # row 0 never moves
+        step = np.zeros_like(x)
+        step[i] = 1e-5
+        slope = (c.objective(x + step, c2=0.3)[0] - c.objective(x - step, c2=0.3)[0]) / 2e-5
+        assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-6)
+
+
+def decoded(decode, c, x, lengths):
+    weights, transitions = x[: c.weights.size].reshape(-1, L).astype(np.float32), x[c.weights.size :].reshape(L, L).astype(np.float32)
+    scores = weights[c.windows.rows].sum(axis=1, dtype=np.float32)
+    odds = np.exp((scores - scores.max(axis=1, keepdims=True)).astype(float))
+    moves = np.where(TAGS.legal, transitions, np.float32(-np.inf)).astype(np.float32)
+    steps = np.where(TAGS.legal, np.exp(transitions.astype(float)), 0)
+    N = len(scores)
+    path, scales, ends = np.zeros(N, np.int32), np.ones(N), np.ones((len(lengths), L))
+    decode(scores, odds, c.windows.starts, moves, steps, c.first, c.last, path, scales, ends)
+    return path, scales, ends
+
+
+def test_decoding_finds_the_best_path():
+    for seed in range(5):
+        c, x = random_chain(seed, scale=2.0)
+        path, _, _ = decoded(chain.decode, c, x, (1, 4, 0, 3))
+        for a, b, found in path_scores(c, x):
+            assert tuple(path[a:b].tolist()) == max(found, key=found.get)
+
+
+def test_both_decoders_agree_to_the_bit():
+    lengths = (1, 30, 0, 7, 200, 7, 1, *range(100))
+    for seed in range(3):
+        c, x = random_chain(seed, lengths=(1, 4, 0, 3))
+        rng = np.random.default_rng(seed)
+        c.windows = Windows(rng.integers(0, 12, (sum(lengths), 3)).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        for one, other in zip(decoded(chain.decode, c, x, lengths), decoded(chain_plain.decode, c, x, lengths), strict=True):
+            assert np.array_equal(one, other)
+
+
+def test_extreme_weights_stay_finite():
+    c, x = random_chain(lengths=(1, 4, 0, 3), scale=1e4)
+    loss, gradient = c.objective(x, c2=0.0)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradient).all()
+
+
+def test_the_search_finds_known_minima():
+    target = np.linspace(-1, 1, 50)
+
+    def bowl(x):
+        return float(((x - target) ** 2 * np.arange(1, 51)).sum()), 2 * (x - target) * np.arange(1, 51)
+
+    plain = minimise(bowl, np.zeros(50), iterations=200)
+    assert np.allclose(plain.x, target, atol=1e-2)
+    sparse = minimise(bowl, np.zeros(50), c1=5.0, iterations=300)
+    cut = 2.5 / np.arange(1, 51)
+    assert np.allclose(sparse.x, np.sign(target) * np.maximum(np.abs(target) - cut, 0), atol=1e-2)
+    assert (sparse.x == 0).sum() == (np.abs(target) <= cut).sum()
+    stopped = minimise(bowl, np.zeros(50), watch=lambda i, loss, x: i == 3)
+    assert (stopped.iterations, stopped.converged) == (3, False)
