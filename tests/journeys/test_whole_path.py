@@ -1,5 +1,6 @@
 """From a CSV to a served model, as a person does it, with real processes and real HTTP."""
 
+import base64
 import json
 import os
 import re
@@ -78,6 +79,9 @@ def test_every_route_but_the_probes_needs_a_key(tree):
         status, _, headers = tree.call(method, path, {} if method == "POST" else None, key=None)
         assert status == 401, (method, path, status)
         assert "www-authenticate" in headers
+    assert tree.call("GET", "/docs", key=None)[0] == tree.call("GET", "/openapi.json", key=None)[0] == 401
+    by_browser = base64.b64encode(f"anyone:{Tree.KEY}".encode()).decode()
+    assert tree.call("GET", "/docs", key=None, headers={"Authorization": f"Basic {by_browser}"})[0] == 200
     for path in ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
         assert tree.call("GET", path, key=None)[0] == 200
 

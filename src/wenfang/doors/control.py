@@ -7,6 +7,7 @@ the socket, which only the operating-system user of the home can open: that is t
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from wenfang.core.durable import disk_error
@@ -59,10 +60,15 @@ def create_app(studio: Studio) -> Starlette:
         routes.append(Route(path, _guarded(endpoint), methods=[method], name=op.name))
     document = openapi_document(table.values(), __version__, HOT_PATHS)
 
-    async def openapi(_: Request) -> Response:
+    async def openapi(raw: Request) -> Response:
+        await asyncio.to_thread(principal, raw, keyring)
         return JSONResponse(document)
 
-    async def docs(_: Request) -> Response:
+    async def front(_: Request) -> Response:
+        return RedirectResponse("docs")  # until a console stands here
+
+    async def docs(raw: Request) -> Response:
+        await asyncio.to_thread(principal, raw, keyring)
         return HTMLResponse(docs_page(document), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     async def alive(_: Request) -> Response:
@@ -72,8 +78,9 @@ def create_app(studio: Studio) -> Starlette:
         raise NotFound("http.no-such-path", path=raw.url.path[:200])
 
     routes += [
-        Route("/openapi.json", openapi),
-        Route("/docs", docs),
+        Route("/", front),
+        Route("/openapi.json", _guarded(openapi)),
+        Route("/docs", _guarded(docs)),
         Route("/control/alive", alive),
         Route("/{rest:path}", _guarded(unknown), methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
     ]
@@ -89,11 +96,22 @@ def principal(raw: Request, keyring: Keyring) -> Actor:
     """
     if "x-wenfang-forwarded" not in raw.headers:
         return LOCAL
-    header = raw.headers.get("authorization", "")
-    key = header[7:].strip() if header.lower().startswith("bearer ") else raw.headers.get("x-api-key", "")
+    scheme, _, value = raw.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        key = value.strip()
+    else:
+        key = _basic_password(value) if scheme.lower() == "basic" else raw.headers.get("x-api-key", "")
     if not key:
         raise Unauthenticated("auth.no-key")
     return keyring.authenticate(key)
+
+
+def _basic_password(value: str) -> str:
+    """The password of HTTP Basic: how a person's browser sends a key (the user name does not matter)."""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
@@ -110,7 +128,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
             if "retry_after_s" in e.fields:
                 response.headers["Retry-After"] = str(int(e.fields["retry_after_s"]) + 1)
             if e.status == 401:
-                response.headers["WWW-Authenticate"] = "Bearer"
+                response.headers["WWW-Authenticate"] = 'Basic realm="Wenfang: an API key as password", charset="UTF-8"' if raw.url.path in {"/docs", "/openapi.json"} else "Bearer"
         response.headers["x-request-id"] = request_id
         return response
 

@@ -83,15 +83,15 @@ def _job() -> dict[str, Any]:
 
 STYLE = """body{font:15px/1.6 system-ui,"Noto Sans SC",sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1d2430;background:#fbfaf7}
 h1{font-weight:600}h2{margin-top:2.4rem;border-bottom:1px solid #ddd6c8;padding-bottom:.2rem}details{margin:.4rem 0;padding:.4rem .8rem;background:#fff;border:1px solid #e6e0d4;border-radius:6px}
-summary{cursor:pointer}code{font:13px ui-monospace,monospace}.m{display:inline-block;min-width:4.2em;font:600 12px ui-monospace,monospace;color:#8a3b1e}
+summary{cursor:pointer}a{color:#8a3b1e}code{font:13px ui-monospace,monospace}.m{display:inline-block;min-width:4.2em;font:600 12px ui-monospace,monospace;color:#8a3b1e}
 table{border-collapse:collapse;margin:.5rem 0;width:100%}td,th{text-align:left;padding:.25rem .6rem;border-top:1px solid #eee7da;font-size:14px;vertical-align:top}.d{color:#6b6459}
-@media(prefers-color-scheme:dark){body{background:#16181c;color:#dfe3ea}details{background:#1e2127;border-color:#333842}h2{border-color:#333842}td,th{border-color:#2c313a}.m{color:#e59a76}.d{color:#98a0ad}}"""
+@media(prefers-color-scheme:dark){body{background:#16181c;color:#dfe3ea}details{background:#1e2127;border-color:#333842}h2{border-color:#333842}td,th{border-color:#2c313a}.m,a{color:#e59a76}.d{color:#98a0ad}}"""
 
 
 def docs_page(document: dict[str, Any]) -> str:
     """The document as one self-contained HTML page: works on sites without the internet."""
     by_tag: dict[str, list[str]] = {}
-    for path, methods in document["paths"].items():
+    for path, methods in sorted(document["paths"].items()):
         for method, item in methods.items():
             by_tag.setdefault((item.get("tags") or ["predict"])[0], []).append(_entry(method, path, item, document))
     body = "".join(f"<h2 id='{html.escape(tag)}'>{html.escape(tag)}</h2>{''.join(entries)}" for tag, entries in by_tag.items())

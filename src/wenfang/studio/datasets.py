@@ -139,7 +139,7 @@ def show_dataset(studio: Studio, request: ShowDataset) -> ShownDataset:
 
 @operation("dataset.upload", permission="dataset:write", http="POST /api/v1/uploads")
 def receive_upload(studio: Studio, request: ReceiveUpload) -> Upload:
-    """Keep a file for a later import; over HTTP the body is the file and ``file_name`` a query parameter."""
+    """Keep a file for a later import; over HTTP the body is the file and its name the query parameter file_name."""
     check_project(studio, request.project)
     upload = Upload(id=new_id("up"), project=request.project, file_name=request.file_name, blob=request.blob, size_bytes=request.size_bytes)
     studio.put(upload)
