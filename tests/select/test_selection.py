@@ -18,7 +18,7 @@ from wenfang.select.selection import Limits, select
 TRAIN, VALID, TEST = examples(400), examples(300, start=400), examples(300, start=700)
 
 
-def run(tmp_path, *families, train=TRAIN, valid=VALID, test=TEST, budget_s=30.0, host=None, **more):
+def run(tmp_path, *families, train=TRAIN, valid=VALID, test=TEST, budget_s=15.0, host=None, **more):
     host = host or InProcess(*families)
     outcome = select(train, valid, test, families={f.__name__: f for f in families}, host=host, write_bundle=host.write, work=tmp_path / "work", budget_s=budget_s, **more)
     assert host.running == 0, "every replica that was started was stopped"
@@ -112,7 +112,7 @@ def test_nobody_meets_the_limits(tmp_path):
     assert e.value.code == "select.no-candidate-meets-limits"
     assert e.value.fields["nearest"] == "slow-1"
     assert e.value.fields["limit"] == "max_latency_ms"
-    assert 3.5 < e.value.fields["times"] < 40
+    assert e.value.fields["times"] > 3.5
     assert "slow-1" in str(e.value)
 
 
@@ -168,11 +168,11 @@ def test_a_refit_that_fails_keeps_the_judged_model(tmp_path):
 
 
 def test_the_budget_holds_and_leaves_time_for_the_refit(tmp_path):
-    greedy = family("greedy", *[OracleHyper(error=0.3 - i / 50, salt=str(i), fit_s=0.8) for i in range(12)], rank=1)
+    greedy = family("greedy", *[OracleHyper(error=0.3 - i / 50, salt=str(i), fit_s=0.6) for i in range(12)], rank=1)
     endless = family("endless", *[OracleHyper(error=0.05, salt=str(i), fit_s=1000) for i in range(3)], rank=2)
     began = time.monotonic()
-    outcome = run(tmp_path, greedy, endless, budget_s=8.0)
-    assert time.monotonic() - began < 8.0 * 1.15
+    outcome = run(tmp_path, greedy, endless, budget_s=6.0)
+    assert time.monotonic() - began < 6.0 * 1.15
     states = state(outcome)
     assert states["endless-1"] == "stopped"
     assert "endless-3" not in states
@@ -192,6 +192,14 @@ def test_a_family_that_brings_nothing_more_is_given_up(tmp_path):
     assert list(state(outcome)) == ["flat-1", "flat-2", "flat-3"]
     assert outcome.document["given_up"][0]["key"] == "select.family-no-gain"
     assert len(list((tmp_path / "work" / "bundles").iterdir())) <= 5
+
+
+def test_few_bundles_stay_on_disk(tmp_path):
+    rising = family("rising", *[OracleHyper(error=0.4 - i / 20, salt="x", size_bytes=1000 + i) for i in range(8)])
+    outcome = run(tmp_path, rising)
+    assert len(state(outcome)) == 8
+    assert len(list((tmp_path / "work" / "bundles").iterdir())) <= 5
+    assert outcome.document["final"]["run"] == "rising-8"
 
 
 def test_same_request_same_figures(tmp_path):

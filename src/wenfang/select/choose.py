@@ -13,11 +13,11 @@ from wenfang.core.errors import Invalid
 from wenfang.stats.paired import Difference, compare, holm
 from wenfang.stats.scores import Counts
 
-__all__ = ["ALPHA", "Breach", "Candidate", "Choice", "Limits", "Test", "choose", "non_dominated"]
+__all__ = ["ALPHA", "SAME_COST", "Breach", "Candidate", "Choice", "Limits", "Test", "choose", "non_dominated"]
 
 ALPHA = 0.05
-SAME_COST = 1.10
-"""Latencies or sizes within 10 % of the cheapest are called equal: less than two measurements of one model differ."""
+SAME_COST = 1.25
+"""Latencies or sizes within 25 % of the cheapest are called equal: two measurements of one model differ by as much on a busy machine."""
 
 
 class Measured(Protocol):
@@ -77,6 +77,10 @@ class Candidate:
     def p99_ms(self) -> float:
         """Of single texts."""
         return float(self.latency["p99_ms"])
+
+    def slower_than(self, other: Candidate) -> bool:
+        """Clearly slower: in p99, and in p50 too, for a busy machine moves p99 alone."""
+        return self.p99_ms > SAME_COST * other.p99_ms and self.latency["p50_ms"] > SAME_COST * other.latency["p50_ms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +154,9 @@ def choose(candidates: Sequence[Candidate], limits: Limits, *, alpha: float = AL
 
 
 def _cheapest(equal: Sequence[Candidate]) -> Candidate:
-    """Lowest p99, then size; what is within 10 % counts as equal, and among equals the better score wins."""
-    fastest = min(c.p99_ms for c in equal)
-    fast = [c for c in equal if c.p99_ms <= fastest * SAME_COST]
+    """Lowest p99, then size; what is within 25 % counts as equal, and among equals the better score wins."""
+    fastest = min(equal, key=lambda c: (c.p99_ms, c.size_bytes, c.name))
+    fast = [c for c in equal if not c.slower_than(fastest)]
     smallest = min(c.size_bytes for c in fast)
     small = [c for c in fast if c.size_bytes <= smallest * SAME_COST]
     return max(small, key=lambda c: (c.score, -c.p99_ms, -c.size_bytes, c.name))

@@ -5,6 +5,7 @@ Knows nothing of how the choice was made.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,8 @@ __all__ = ["Final", "finish"]
 
 OVERTIME = 1.10
 """The refit may end at this share of the budget; what follows is short."""
+BUSY = 2.0
+"""Load per core above which the reader is told."""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,9 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
     search.progress.advance(1, test=evaluation.score)
     final = Final(bundle, run.name, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
     final.sentences.append((refit["key"], refit["fields"]))
+    if latency.load > BUSY:
+        cores = os.cpu_count() or 1
+        final.sentences.append(("select.machine-busy", {"load": round(latency.load * cores, 1), "cores": cores}))
     if choice.runner_up:
         other = evaluate(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, seed=search.seed)
         final.paired = {"runner_up": choice.runner_up, "score": other.score, "refitted": False, **asdict(compare(evaluation.counts, other.counts, seed=search.seed))}
@@ -120,7 +126,7 @@ def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> 
     folder = journal.folder("final")
     search.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
     size_bytes = size_of(folder)
-    limit_s = max(2.0, 0.05 * search.budget_s)
+    limit_s = max(0.6, 0.05 * search.budget_s)
     latency = measure(search.host, folder, search.valid.texts, seed=search.seed, limit_s=limit_s, progress=search.progress)
     if _over(search, latency, size_bytes):  # once more: one disturbed measurement should not decide
         latency = measure(search.host, folder, search.valid.texts, seed=search.seed + 1, limit_s=limit_s, progress=search.progress)

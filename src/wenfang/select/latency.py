@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import random
 import statistics
 import time
@@ -37,6 +38,8 @@ class Latency:
     rounds: int
     start_s: float
     """From nothing to the first answer."""
+    load: float = 0.0
+    """Runnable processes per core while measuring (one-minute average): far above 1, p99 says more of the machine than of the model."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -99,7 +102,7 @@ def measure_replica(replica: Replica, texts: Sequence[str], *, seed: int = 0, li
         if collecting:
             gc.enable()
     p50, p99 = (statistics.median([percentile(r, share) for r in rounds]) for share in (0.5, 0.99))
-    return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s)
+    return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _one(replica: Replica, text: str) -> float:

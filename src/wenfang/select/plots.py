@@ -26,7 +26,6 @@ class Point:
     low: float
     high: float
     role: str
-    on_front: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +130,12 @@ class _Box:
 
 
 def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: str, limit: float | None = None, limit_label: str = "") -> str:
-    """Score (with interval) over latency on a logarithmic axis; the front is joined, the chosen one is filled."""
-    width, height, left, right, top, bottom = 760.0, 400.0, 62.0, 28.0, 34.0, 52.0
+    """Score (with interval) over latency on a logarithmic axis; the front is joined, the chosen one is filled.
+
+    A point so far below that it would press the others together (the floor) is named at the bottom edge instead.
+    """
+    points, below = _within_sight(points)
+    width, height, left, right, top, bottom = 876.0, 420.0, 52.0, 28.0, 34.0, 52.0
     xs = [p.x for p in points] + ([limit] if limit else [])
     x_ticks = log_ticks(min(xs) / 1.3, max(xs) * 1.6)
     y_ticks = ticks(max(0.0, min(p.low for p in points)), min(1.0, max(p.high for p in points)), 6)
@@ -152,7 +155,7 @@ def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: s
     if limit:
         parts += [_line(px(limit), top, px(limit), height - bottom, "limit"), _text(px(limit) - 6, top + 12, limit_label, cls="t limit-t", anchor="end")]
         taken.append(_Box(px(limit) - 6 - text_width(limit_label), top, text_width(limit_label), 16))
-    front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
+    front = _rising(points)
     steps = [f"{'M' if i == 0 else 'H'}{px(p.x):.1f}{f' {py(p.y):.1f}' if i == 0 else f'V{py(p.y):.1f}'}" for i, p in enumerate(front)]
     parts.append(f'<path d="{"".join(steps)}" class="front"/>' if len(front) > 1 else "")
     inside = _Box(left, top, width - left - right, height - top - bottom)
@@ -162,7 +165,26 @@ def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: s
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{6.5 if p.role == "chosen" else 5}" class="{cls}"><title>{esc(p.label)}</title></circle>')
         label = short(p.label, 190)
         parts.append(_placed(label, x, y, taken, inside, "t strong" if p.role == "chosen" else "t"))
+    told = ", ".join(f"{p.label} {100 * p.y:.1f}" for p in below)
+    parts.append(_text(left + 8, height - bottom - 8, "↓ " + short(told, 400), cls="t s halo") if below else "")
     return _svg(width, height, parts, title)
+
+
+def _within_sight(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+    ordered = sorted(points, key=lambda p: -p.y)
+    for i in range(1, len(ordered)):
+        if ordered[i].role != "chosen" and ordered[i - 1].y - ordered[i].y > max(0.15, 2 * (ordered[0].high - ordered[i - 1].low)):
+            return ordered[:i], ordered[i:]
+    return ordered, []
+
+
+def _rising(points: Sequence[Point]) -> list[Point]:
+    """The front in score and latency, from fast to slow."""
+    front: list[Point] = []
+    for p in sorted(points, key=lambda p: (p.x, -p.y)):
+        if not front or p.y > front[-1].y:
+            front.append(p)
+    return front
 
 
 def _placed(label: str, x: float, y: float, taken: list[_Box], inside: _Box, cls: str) -> str:
@@ -174,13 +196,13 @@ def _placed(label: str, x: float, y: float, taken: list[_Box], inside: _Box, cls
         within = box.x >= inside.x and box.x + box.width <= inside.x + inside.width + 20 and box.y >= inside.y - 4 and box.y + box.height <= inside.y + inside.height
         if within and not any(box.meets(b) for b in taken):
             taken.append(box)
-            return _text(x + dx, y + dy, label, cls=cls)
+            return _text(x + dx, y + dy, label, cls=f"{cls} halo")
     return ""
 
 
 def lines(series: Series, *, y_range: tuple[float, float] | None, percent: bool, x_title: str, y_title: str) -> str:
     """One small learning curve."""
-    width, height, left, right, top, bottom = 244.0, 170.0, 46.0, 12.0, 42.0, 32.0
+    width, height, left, right, top, bottom = 204.0, 164.0, 34.0, 8.0, 42.0, 32.0
     xs, ys = [x for x, _ in series.points], [y for _, y in series.points]
     y_ticks = ticks(*(y_range or (min(ys), max(ys))), 4)
     x_ticks = ticks(0, max([*xs, 1e-6]), 3)
@@ -207,7 +229,7 @@ def lines(series: Series, *, y_range: tuple[float, float] | None, percent: bool,
 def bars(rows: Sequence[Bar], *, title: str, value_title: str, count_title: str) -> str:
     """F1 of each class as horizontal bars, head at the top, tail at the bottom, with the count beside."""
     label_w = min(210.0, max([text_width(r.label) for r in rows] + [40.0]) + 6)
-    bar_w, count_w, row_h, top = 360.0, 64.0, 22.0, 28.0
+    bar_w, count_w, row_h, top = 520.0, 64.0, 22.0, 28.0
     left = label_w + count_w + 18
     width, height = left + bar_w + 54, top + row_h * len(rows) + 26
     parts = [_text(left - 12, 16, count_title, cls="t s", anchor="end"), _text(left, 16, value_title, cls="t s")]

@@ -5,9 +5,8 @@ Works from the document (``selection.json``) alone; every value is escaped. Know
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from wenfang.core.words import language, say
 
@@ -75,13 +74,10 @@ def _seconds(value: float) -> str:
     return f"{value:,.1f} s" if value < 600 else f"{value / 60:,.1f} min"
 
 
-def _table(head: Sequence[tuple[str, bool]], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A table; ``head`` is (title, numeric?), cells are safe HTML already."""
-    top = "".join(f'<th class="{"n" if numeric else ""}">{esc(title)}</th>' for title, numeric in head)
-    body = "".join(
-        f'<tr class="{cls}">' + "".join(f'<td class="{"n" if numeric else ""}">{cell}</td>' for cell, (_, numeric) in zip(cells, head, strict=True)) + "</tr>"
-        for cls, cells in rows
-    )
+def _table(head: Sequence[tuple[str, str]], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table; ``head`` is (title, class: ``n`` numbers, ``wrap`` long text), cells are safe HTML already."""
+    top = "".join(f'<th class="{cls}">{esc(title)}</th>' for title, cls in head)
+    body = "".join(f'<tr class="{row}">' + "".join(f'<td class="{cls}">{cell}</td>' for cell, (_, cls) in zip(cells, head, strict=True)) + "</tr>" for row, cells in rows)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -102,7 +98,7 @@ def _head(d: Document, w: _Words) -> str:
     rows = " · ".join(f"{w(f'split-{k}')} {n:,}" for k, n in d["rows"].items())
     when = str(d.get("created_at", ""))[:16].replace("T", " ")
     sub = " · ".join(x for x in (w(f"task-{d['task']}"), w("labels", n=d["labels_n"]), rows, f"{when} UTC" if when else "") if x)
-    return f'<header><div class="brand">{esc(w("brand"))}</div><h1>{esc(w("title"))}{esc(f": {name}" if name else "")}</h1><div class="sub">{esc(sub)}</div></header>'
+    return f'<header><div class="brand">{esc(w("brand"))}</div><h1>{esc(w("title"))}{esc(w("title-of", name=name) if name else "")}</h1><div class="sub">{esc(sub)}</div></header>'
 
 
 def _tiles(d: Document, w: _Words) -> str:
@@ -130,8 +126,8 @@ def _verdict(d: Document, w: _Words) -> str:
 
 
 def _candidates(d: Document, w: _Words) -> str:
-    head = [(w("col-run"), False), (w("col-score", metric=w(f"metric-{d['metric']}")), True), *([(w("metric-macro_f1"), True)] if d["task"] == "classification" else [])]
-    head += [("p50", True), ("p99", True), (w("col-size"), True), (w("col-memory"), True), (w("col-fit"), True), ("", False)]
+    head = [(w("col-run"), ""), (w("col-score", metric=w(f"metric-{d['metric']}")), "n"), *([(w("metric-macro_f1"), "n")] if d["task"] == "classification" else [])]
+    head += [("p50", "n"), ("p99", "n"), (w("col-size"), "n"), (w("col-memory"), "n"), (w("col-fit"), "n"), ("", "")]
     rows: list[tuple[str, list[str]]] = []
     for c in d["candidates"]:
         half = 50 * (c["valid"]["high"] - c["valid"]["low"])
@@ -144,7 +140,7 @@ def _candidates(d: Document, w: _Words) -> str:
 
 
 def _pareto(d: Document, w: _Words) -> str:
-    points = [Point(c["name"], max(c["latency_ms"]["p99"], 1e-4), c["valid"]["score"], c["valid"]["low"], c["valid"]["high"], c["role"], c["on_front"]) for c in d["candidates"]]
+    points = [Point(c["name"], max(c["latency_ms"]["p99"], 1e-4), c["valid"]["score"], c["valid"]["low"], c["valid"]["high"], c["role"]) for c in d["candidates"]]
     limit = d["limits"]["max_latency_ms"]
     picture = scatter_log(
         points,
@@ -196,15 +192,34 @@ def _calibration(d: Document, w: _Words) -> str:
         return ""
     rows = [(b["confidence"], b["accuracy"], b["n"]) for b in evaluation["bins"]]
     picture = reliability(rows, title=w("calibration"), x_title=w("axis-confidence"), y_title=w("axis-right"))
-    return _section(w("calibration"), w("calibration-lead", ece=100 * evaluation["ece"]), f'<div class="card row">{picture}</div>')
+    head = [(w("axis-confidence"), "n"), (w("axis-right"), "n"), (w("col-support"), "n")]
+    table = _table(head, [("", [f"{100 * c:.1f}", f"{100 * a:.1f}", f"{n:,}"]) for c, a, n in rows])
+    return _section(w("calibration"), w("calibration-lead", ece=100 * evaluation["ece"]), f'<div class="card row">{picture}{table}</div>')
 
 
 def _data(d: Document, w: _Words) -> str:
-    rows: list[tuple[str, object]] = [(w(f"split-{k}"), f"{n:,}") for k, n in d["rows"].items()]
-    leak = d["final"]["leaks"]
-    rows.append((w("data-leaks"), f"{leak['n']:,}" if leak else "0"))
-    rows += [(str(k), _plain(v)) for k, v in d["card"].items() if _plain(v) is not None]
-    return _section(w("data"), w("data-lead"), _pairs(rows[:40]))
+    card, leak = d["card"], d["final"]["leaks"]
+    splits: Mapping[str, Any] = card.get("splits") or {}
+    rows: list[tuple[str, list[str]]] = []
+    for name, told in splits.items():
+        length = told.get("length", {})
+        figures = [
+            told.get("rows"),
+            told.get("duplicates", {}).get("rows"),
+            told.get("conflicts", {}).get("texts"),
+            told.get("quarantined", {}).get("rows"),
+            length.get("p50"),
+            length.get("p99"),
+        ]
+        rows.append(("", [esc(w(f"split-{name}")), *("–" if x is None else f"{x:,.0f}" for x in figures)]))
+    head = [("", ""), *((w(f"data-{k}"), "n") for k in ("rows", "duplicates", "conflicts", "quarantined", "length", "length-p99"))]
+    body = _table(head, rows) if rows else ""
+    warnings = "".join(f"<li>{esc(w.sentence(x['key'], x['fields']))}</li>" for x in card.get("warnings") or ())
+    body += f"<ul>{warnings}</ul>" if warnings else ""
+    pairs: list[tuple[str, object]] = [(w(f"split-{k}"), f"{n:,}") for k, n in d["rows"].items()]
+    pairs.append((w("data-leaks"), f"{leak['n']:,}" if leak else "0"))
+    pairs += [(str(k), _plain(v)) for k, v in card.items() if k not in {"splits", "warnings", "labels", "leaks", "rows", "format", "task"} and _plain(v) is not None]
+    return _section(w("data"), w("data-lead"), _pairs(pairs[:40]) + body)
 
 
 def _plain(value: Any) -> str | None:
@@ -215,7 +230,11 @@ def _plain(value: Any) -> str | None:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, Mapping):
+        parts = [f"{k} {_plain(v)}" for k, v in cast("Mapping[str, Any]", value).items()]
+    else:
+        parts = [value] if isinstance(value, str) else [str(_plain(v)) for v in cast("Sequence[Any]", value)]
+    text = " · ".join(parts)
     return text if len(text) <= 240 else None
 
 
@@ -224,9 +243,20 @@ def _search(d: Document, w: _Words) -> str:
     for run in d["runs"]:
         params = ", ".join(f"{k}={v}" for k, v in run["params"].items())
         said = w.sentence(run["reason"][0], run["reason"][1]) if run["reason"] else ""
-        rows.append((run["state"], [esc(run["name"]), esc(w(f"state-{run['state']}")), _percent(run["metrics"].get("score")), esc(_seconds(run["fit_s"])), esc(params), esc(said)]))
-    head = [(w("col-run"), False), (w("col-state"), False), (w("col-valid"), True), (w("col-fit"), True), (w("col-params"), False), (w("col-note"), False)]
-    table = _table(head, rows).replace('<td class="">', '<td class="wrap">')
+        rows.append(
+            (
+                run["state"],
+                [
+                    esc(run["name"]),
+                    esc(w(f"state-{run['state']}")),
+                    _percent(run["metrics"].get("score")),
+                    esc(_seconds(run["fit_s"])),
+                    f"{esc(params)}" + (f'<div class="said">{esc(said)}</div>' if said else ""),
+                ],
+            )
+        )
+    head = [(w("col-run"), ""), (w("col-state"), ""), (w("col-valid"), "n"), (w("col-fit"), "n"), (w("col-params"), "wrap")]
+    table = _table(head, rows)
     left = "".join(f"<li>{esc(w.sentence(g['key'], {k: v for k, v in g.items() if k != 'key'}))}</li>" for g in d["given_up"])
     return _section(
         w("search"), w("search-lead", runs_n=len(d["runs"]), spent=_seconds(d["spent_s"]), budget=_seconds(d["budget_s"])), table + (f"<ul>{left}</ul>" if left else "")

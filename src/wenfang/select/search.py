@@ -150,7 +150,7 @@ class Search:
             return
         deadline_s = self._deadline_s(lane)
         if deadline_s < self._least_s(lane):
-            self._give_up(lane, "select.family-no-time", need_s=round(self._least_s(lane), 1), left_s=round(self.left_s(), 1))
+            self._give_up(lane, "select.family-no-time", need_s=round(self._least_s(lane), 1), left_s=round(max(0.0, deadline_s), 1))
             return
         hyper = lane.waiting.pop(0)
         number = len(lane.runs) + 1
@@ -185,9 +185,10 @@ class Search:
             if other is not lane and other.waiting:
                 known = other.fit_s()
                 others += equal if known is None else min(equal, len(other.waiting) * 1.3 * (known + other.around_s()))
-        own = left - others - self.around_s(lane) - self.tail_s(lane) - 0.02 * self.budget_s
+        late = max((r.fit_s - r.deadline_s for r in lane.runs if r.deadline_s), default=0.03 * self.budget_s)  # what the family takes beyond its deadline
+        free = left - others - self.around_s(lane) - 0.02 * self.budget_s - max(0.0, late)
         refit_of_best = max((1.1 * self.growth * x.best.fit_s + self.tail_s(x) for x in self.lanes if x.best), default=0.0)
-        return min(own / (1 + 1.1 * self.growth), own - refit_of_best if any(x.best for x in self.lanes) else math.inf)
+        return min((free - self.tail_s(lane)) / (1 + 1.1 * self.growth), free - refit_of_best)
 
     def _least_s(self, lane: Lane) -> float:
         """A fit with less time than this is not begun."""
@@ -230,7 +231,7 @@ class Search:
         try:
             self.write_bundle(folder, fitted.model, card_of(run, {"refit": False}))
             run.size_bytes = size_of(folder)
-            limit_s = max(2.0, 0.04 * self.budget_s)
+            limit_s = max(0.6, 0.04 * self.budget_s)
             run.latency = asdict(measure(self.host, folder, self.valid.texts, seed=self.seed, limit_s=limit_s, progress=self.progress))
             self.journal.keep_answers(run.name, fitted.outputs)
             self.evaluations[run.name] = fitted.evaluation
@@ -272,7 +273,7 @@ class Search:
 
 
 def _front(runs: Sequence[Run], limits: Limits) -> list[Run]:
-    """The best run, the best within the limits, and what no other run of the family beats in score, latency and size."""
+    """The best run, the best within the limits, the second best (to compare with), and what no other beats in score, latency and size."""
 
     def beats(a: Run, b: Run) -> bool:
         x, y = ((-r.score, r.latency["p99_ms"] if r.latency else math.inf, r.size_bytes or math.inf) for r in (a, b))
@@ -280,5 +281,5 @@ def _front(runs: Sequence[Run], limits: Limits) -> list[Run]:
 
     by_score = sorted(runs, key=lambda r: -r.score)
     within = [r for r in by_score if not limits.broken_by(r)]
-    ordered = [by_score[0], *within[:1], *(r for r in by_score if not any(beats(o, r) for o in runs))]
+    ordered = [by_score[0], *within[:1], *by_score[1:2], *(r for r in by_score if not any(beats(o, r) for o in runs))]
     return list({r.name: r for r in ordered}.values())[:KEPT]

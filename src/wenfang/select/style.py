@@ -20,8 +20,9 @@ p{margin:6px 0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:0 0 22px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 18px}
 .tile .k{color:var(--soft);font-size:13px}
-.tile .v{font-size:27px;font-weight:650;line-height:1.3;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.tile .v{font-size:26px;font-weight:650;line-height:1.3;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .tile .d{color:var(--soft);font-size:13px;font-variant-numeric:tabular-nums}
+.tile.first .v{font-size:21px;line-height:1.69}
 .tile.first{border-color:var(--accent);background:var(--accent-soft)}
 .verdict{background:var(--card);border:1px solid var(--line);border-left:4px solid var(--accent);border-radius:8px;padding:12px 22px;margin:0}
 .verdict li{margin:6px 0;list-style:none;overflow-wrap:anywhere}
@@ -32,7 +33,10 @@ th,td{padding:8px 14px;text-align:left;border-bottom:1px solid var(--line);white
 tr:last-child td{border-bottom:0}
 th{color:var(--soft);font-weight:500;font-size:13px}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-td.wrap{white-space:normal;overflow-wrap:anywhere;min-width:200px}
+td.wrap{white-space:normal;overflow-wrap:anywhere;min-width:320px;font-size:12.5px;line-height:1.5;color:var(--soft)}
+.said{color:var(--accent)}
+.card+.scroll{margin-top:12px}
+.row .scroll{margin:6px 0;flex:1 1 280px;max-width:420px}
 td .pm{color:var(--soft);font-size:12.5px}
 tr.chosen td{background:var(--accent-soft);font-weight:600}
 tr.excluded td,tr.failed td{color:var(--soft)}
@@ -40,7 +44,7 @@ tr.excluded td,tr.failed td{color:var(--soft)}
 tr.chosen .tag{border-color:var(--accent);color:var(--accent)}
 .plot{overflow-x:auto;margin:6px 0}
 .plot svg{display:block}
-.row{display:flex;flex-wrap:wrap;gap:10px 24px;align-items:flex-start}
+.row{display:flex;flex-wrap:wrap;gap:10px 20px;align-items:flex-start}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:16px 18px;max-width:100%}
 .note{border-left:4px solid var(--accent);background:var(--accent-soft);padding:8px 16px;border-radius:6px;margin:10px 0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 20px;margin:0;font-size:14px}

@@ -10,7 +10,7 @@ from typing import Any
 
 from .choose import Breach, Candidate, Choice, Test
 
-__all__ = ["Sentence", "choice_sentences", "limit_key", "loosening_sentences", "test_sentences"]
+__all__ = ["Sentence", "choice_sentences", "limit_key", "loosening_sentences", "p_text", "test_sentences"]
 
 Sentence = tuple[str, dict[str, Any]]
 _LIMITS = {"max_latency_ms": "latency", "max_size_bytes": "size", "max_memory_bytes": "memory"}
@@ -39,12 +39,11 @@ def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Map
     tests = {t.other: t for t in choice.tests}
     if choice.chosen != choice.best:
         test = tests[chosen.name]
-        said.append(
-            (
-                "verdict.cheaper-wins",
-                {"best": best.name, "chosen": chosen.name, "points": 100 * test.difference.difference, "p": test.p_holm, "best_p99_ms": best.p99_ms, "p99_ms": chosen.p99_ms},
-            )
-        )
+        fields = {"best": best.name, "chosen": chosen.name, "points": 100 * test.difference.difference, "p": p_text(test.p_holm)}
+        if best.slower_than(chosen):
+            said.append(("verdict.cheaper-wins", {**fields, "best_p99_ms": best.p99_ms, "p99_ms": chosen.p99_ms}))
+        else:
+            said.append(("verdict.smaller-wins", {**fields, "best_size_mb": best.size_bytes / 1e6, "size_mb": chosen.size_bytes / 1e6}))
     elif choice.runner_up is None:
         said.append(("verdict.alone", {"run": chosen.name}))
     else:
@@ -78,17 +77,28 @@ def test_sentences(test: Mapping[str, float], paired: Mapping[str, Any] | None, 
     said: list[Sentence] = [("verdict.test", {**_score(test), "n": int(test["n"])})]
     if paired:
         key = "verdict.test-differs" if paired["p"] <= 0.05 else "verdict.test-same"
-        said.append((key, {"runner_up": paired["runner_up"], "points": 100 * paired["difference"], "low": 100 * paired["low"], "high": 100 * paired["high"], "p": paired["p"]}))
+        said.append(
+            (key, {"runner_up": paired["runner_up"], "points": 100 * paired["difference"], "low": 100 * paired["low"], "high": 100 * paired["high"], "p": p_text(paired["p"])})
+        )
     if leaks and leaks["n"]:
         key = "verdict.leaks" if leaks.get("without") else "verdict.all-leak"
         said.append((key, {"leaks_n": leaks["n"], **(_score(leaks["without"]) if leaks.get("without") else {})}))
     return said
 
 
+def p_text(p: float) -> str:
+    """A p value as it is read.
+
+    >>> p_text(0.0312), p_text(0.00001)
+    ('= 0.031', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def _score(figures: Mapping[str, float]) -> dict[str, float]:
     return {k: figures[k] for k in ("score", "low", "high")}
 
 
-def _difference(test: Test) -> dict[str, float]:
+def _difference(test: Test) -> dict[str, Any]:
     d = test.difference
-    return {"points": 100 * d.difference, "low": 100 * d.low, "high": 100 * d.high, "p": test.p_holm}
+    return {"points": 100 * d.difference, "low": 100 * d.low, "high": 100 * d.high, "p": p_text(test.p_holm)}
