@@ -17,6 +17,9 @@ from .near import THRESHOLD, clusters
 
 __all__ = ["single_classes", "split_rows"]
 
+CHAIN_LEAST = 20
+CHAIN_SHARE = 0.25
+
 
 def split_rows(examples: Examples, *, shares: Mapping[str, float], seed: int, near_threshold: float = THRESHOLD) -> dict[str, list[int]]:
     """Rows of every share, ascending; each row in exactly one.
@@ -37,12 +40,9 @@ def split_rows(examples: Examples, *, shares: Mapping[str, float], seed: int, ne
     names = [n for n, s in shares.items() if s > 0]
     total = sum(shares.values())
     parts = {n: shares[n] / total for n in names}
-    members: dict[int, list[int]] = {}
-    for row, cluster in enumerate(clusters(examples.texts, threshold=near_threshold, groups=examples.groups, seed=seed).tolist()):
-        members.setdefault(cluster, []).append(row)
     strata: dict[str, list[list[int]]] = {}
     answers = _strata(examples)
-    for rows in members.values():
+    for rows in _kept_together(examples, answers, near_threshold, seed):
         strata.setdefault(Counter(answers[r] for r in rows).most_common(1)[0][0], []).append(rows)
     chosen: dict[str, list[int]] = {n: [] for n in shares}
     draw = random.Random(seed)
@@ -55,6 +55,32 @@ def split_rows(examples: Examples, *, shares: Mapping[str, float], seed: int, ne
         groups.sort(key=len, reverse=True)
         _deal(groups, parts, carry, chosen)
     return {n: sorted(rows) for n, rows in chosen.items()}
+
+
+def _kept_together(examples: Examples, answers: Sequence[str], near_threshold: float, seed: int) -> list[list[int]]:
+    """Rows that must stay on one side: groups, equal texts, near-equal texts.
+
+    Texts from one template chain into a single near cluster, which would leave nothing to divide: a near cluster above
+    ``CHAIN_SHARE`` of its class is divided again by equal texts and groups alone.
+    """
+    members = _members(clusters(examples.texts, threshold=near_threshold, groups=examples.groups, seed=seed).tolist())
+    if near_threshold > 1:
+        return members
+    sizes = Counter(answers)
+    chains = [rows for rows in members if len(rows) > CHAIN_LEAST and len(rows) > CHAIN_SHARE * sizes[Counter(answers[r] for r in rows).most_common(1)[0][0]]]
+    if not chains:
+        return members
+    chained = {r for rows in chains for r in rows}
+    equal = clusters(examples.texts, threshold=2.0, groups=examples.groups, seed=seed).tolist()
+    return [rows for rows in members if rows[0] not in chained] + _members([equal[r] if r in chained else -1 for r in range(len(examples))])
+
+
+def _members(cluster_of: Sequence[int]) -> list[list[int]]:
+    members: dict[int, list[int]] = {}
+    for row, cluster in enumerate(cluster_of):
+        if cluster >= 0:
+            members.setdefault(cluster, []).append(row)
+    return list(members.values())
 
 
 def _deal(groups: Sequence[list[int]], parts: Mapping[str, float], carry: dict[str, float], chosen: dict[str, list[int]]) -> None:
