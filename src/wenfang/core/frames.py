@@ -15,7 +15,7 @@ import msgspec
 
 from .errors import BY_STATUS, Broken, WenfangError
 
-__all__ = ["FRAME_MAX_BYTES", "FrameClient", "from_error", "pack", "raise_error", "read_frame", "recv_frame", "send_frame"]
+__all__ = ["FRAME_MAX_BYTES", "FrameClient", "from_error", "listening_socket", "pack", "raise_error", "read_frame", "recv_frame", "send_frame"]
 
 FRAME_MAX_BYTES = 256 << 20
 _LENGTH = struct.Struct(">I")
@@ -64,6 +64,21 @@ def recv_frame(sock: socket.socket) -> Any:
 async def read_frame(reader: asyncio.StreamReader) -> Any:
     """Receive one frame from an asyncio stream; ``asyncio.IncompleteReadError`` when the other side has gone."""
     return _decoder.decode(await reader.readexactly(_checked(await reader.readexactly(4))))
+
+
+def listening_socket(path: Path) -> socket.socket:
+    """A Unix socket that listens on ``path``; a stale one is replaced. The path appears only once somebody listens: nobody is refused."""
+    draft = path.with_name(f"{path.name}~")
+    draft.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(draft))
+        sock.listen(128)
+        draft.rename(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def from_error(e: Exception) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wenfang.core.errors import BY_STATUS, Broken, Conflict, WenfangError
-from wenfang.core.frames import from_error, pack, read_frame
+from wenfang.core.frames import from_error, listening_socket, pack, read_frame
 from wenfang.core.home import Home, HomeLock
 
 from .processes import Child, rotate_log, spawn
@@ -116,7 +116,7 @@ class Supervisor:
             watched.error = from_error(e)
             self._after_exit(watched, alive_s=0.0)
             return
-        watched.state, watched.code = "running", None
+        watched.state = "running"
         log.info("started %s, pid %d", process.name, watched.child.pid)
         pidfd = os.pidfd_open(watched.child.pid)
         loop = asyncio.get_running_loop()
@@ -250,7 +250,7 @@ class Supervisor:
         path = self.home.run / "supervisor.sock"
         for stale in self.home.run.glob("*.sock"):  # the lock is ours: whoever listened there is dead
             stale.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._serve, path)
+        server = await asyncio.start_unix_server(self._serve, sock=listening_socket(path))
         rotation = loop.create_task(self._rotate_logs())
         try:
             for process in processes:

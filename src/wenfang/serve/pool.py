@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -88,8 +88,7 @@ class _Replica(asyncio.Protocol):
             wait_s = RECONNECT_FIRST_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
         self._inbox.clear()
         self.sent_at = self.pool.loop.time()
 

@@ -21,7 +21,7 @@ import msgspec
 
 from wenfang.core.errors import Broken
 from wenfang.core.examples import Output
-from wenfang.core.frames import FRAME_MAX_BYTES, from_error, pack
+from wenfang.core.frames import FRAME_MAX_BYTES, from_error, listening_socket, pack
 
 from .costs import CostCurve, measure
 from .wire import Answer, Ask, Hello
@@ -63,10 +63,7 @@ class Server:
         self._inbox: dict[socket.socket, bytearray] = {}
         self._decoder = msgspec.msgpack.Decoder(Ask)
         self._stopped = False
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(64)
+        self._listener = listening_socket(path)
         self._wake_in, self._wake_out = socket.socketpair()
         for sock in (self._wake_in, self._wake_out):
             sock.setblocking(False)

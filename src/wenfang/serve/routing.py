@@ -96,6 +96,6 @@ def replica_socket(run: Path, model_version: str, index: int) -> Path:
     """Where replica ``index`` of a model version listens; short, since a socket's path may have 107 bytes.
 
     >>> replica_socket(Path("/h/run"), "mv_01jd3kexample0123456789abc", 2)
-    PosixPath('/h/run/r0123456789abc-2.sock')
+    PosixPath('/h/run/r123456789abc-2.sock')
     """
-    return run / f"r{model_version[-13:]}-{index}.sock"
+    return run / f"r{model_version[-12:]}-{index}.sock"

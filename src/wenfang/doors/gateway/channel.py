@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from wenfang.core.errors import Broken, WenfangError
-from wenfang.core.frames import from_error, pack, read_frame
+from wenfang.core.frames import from_error, listening_socket, pack, read_frame
 
 __all__ = ["Call", "ask", "listen"]
 
@@ -42,8 +42,7 @@ async def listen(path: Path, calls: dict[str, Call]) -> asyncio.Server:
         finally:
             writer.close()
 
-    path.unlink(missing_ok=True)
-    return await asyncio.start_unix_server(serve, path)
+    return await asyncio.start_unix_server(serve, sock=listening_socket(path))
 
 
 async def ask(path: Path, call: str, timeout_s: float = 2.0, **arguments: Any) -> Any:

@@ -115,6 +115,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio names it
         self.state = CLOSED
+        self.transport = None
         self._deaf = True
         self.site.closed(self)
         if self._task is not None:
@@ -263,7 +264,7 @@ class Connection(asyncio.Protocol):
         else:
             exchange.request.body = exchange.chunks[0] if len(exchange.chunks) == 1 else b"".join(exchange.chunks)
             exchange.chunks.clear()
-        if self._queue and self._queue[0] is exchange:
+        if exchange.begun:
             self.state = WORK
             if not exchange.streams and exchange.refusal is None:
                 self._task = self.loop.create_task(self._answer(exchange))
@@ -271,6 +272,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ answering
     def _begin(self, exchange: Exchange) -> None:
         """It is this request's turn."""
+        exchange.begun = True
         self._body_since = self.loop.time()
         self.state = WORK if exchange.complete else BODY
         if exchange.refusal is not None:
@@ -313,7 +315,7 @@ class Connection(asyncio.Protocol):
 
     def respond(self, exchange: Exchange, response: Response) -> None:
         """Write a whole answer and go on to the next request."""
-        if self.transport is None or not self._queue or self._queue[0] is not exchange:
+        if self.transport is None or self.transport.is_closing() or not self._queue or self._queue[0] is not exchange:
             return
         if exchange.head_sent:
             self.abort()
@@ -325,13 +327,22 @@ class Connection(asyncio.Protocol):
 
     def start_stream(self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> bool:
         """Write the head of an answer whose body follows in pieces; whether it must be sent in chunks (else as it is)."""
-        assert self.transport is not None
         chunked = length is None and exchange.request.version == "1.1" and exchange.request.method != "HEAD"
         if length is None and not chunked:
             exchange.keep_alive = False
         exchange.head_sent = True
-        self.transport.write(head_of_stream(status, headers, exchange.request, length=length, chunked=chunked, close=not exchange.keep_alive or not exchange.complete))
+        self.write(head_of_stream(status, headers, exchange.request, length=length, chunked=chunked, close=not exchange.keep_alive or not exchange.complete))
         return chunked
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of a streamed answer.
+
+        Raises:
+            ConnectionError: the client has gone.
+        """
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self.transport.write(data)
 
     def end_stream(self, exchange: Exchange, status: int) -> None:
         """The streamed answer is complete."""

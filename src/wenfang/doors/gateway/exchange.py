@@ -62,6 +62,7 @@ class Exchange:
 
     __slots__ = (
         "_arrived",
+        "begun",
         "body_max_bytes",
         "buffered",
         "chunks",
@@ -83,6 +84,8 @@ class Exchange:
         self.request = request
         self.protocol: Any = None
         """Who answers; set by ``Site.admit``."""
+        self.begun = False
+        """It is being answered, or will be as soon as its body is complete."""
         self.streams = False
         self.keep_alive = True
         self.expects = False

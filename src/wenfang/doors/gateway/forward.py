@@ -134,13 +134,11 @@ class Forwarder:
                 answer.pieces.clear()
             if exchange.request.method == "HEAD" and answer.head_done:
                 break
-        if chunked and connection.transport is not None:
-            connection.transport.write(b"0\r\n\r\n")
+        if chunked:
+            connection.write(b"0\r\n\r\n")
         connection.end_stream(exchange, status)
 
     @staticmethod
     async def _pass_on(connection: Connection, piece: bytes, *, chunked: bool) -> None:
-        if connection.transport is None:
-            raise ConnectionError("the client has gone")
-        connection.transport.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        connection.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
         await connection.writable()

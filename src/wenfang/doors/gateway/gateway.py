@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import signal
 import socket
@@ -63,6 +64,7 @@ class Gateway:
         self.index = index
         self.limits = limits
         self.draining = False
+        self.port = 0
         self.metrics = Metrics()
         self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s))
         self.forwarder = Forwarder(home.control_socket)
@@ -136,33 +138,19 @@ class Gateway:
         return self.metrics.families(self.router, str(self.index), sum([c.pending for c in self._connections]))
 
     # ------------------------------------------------------------ life
-    def _listening_socket(self, host: str, port: int, *, shared: bool) -> socket.socket:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            sock.bind((host, port))
-            sock.listen(2048)
-        except OSError as e:
-            sock.close()
-            if e.errno == errno.EADDRINUSE:
-                raise Conflict("gateway.port-in-use", host=host, port=port) from e
-            raise Broken("gateway.cannot-listen", host=host, port=port, reason=e.strerror or str(e)) from e
-        sock.setblocking(False)
-        return sock
-
-    async def _stranger_listens(self, host: str, port: int) -> bool:
-        """With SO_REUSEPORT a second installation would silently share the port: only our own gateways may be there."""
-        siblings = sorted(self.home.run.glob("gateway-*.sock"))
-        if any([await ask(p, "stats", timeout_s=0.5) is not None for p in siblings]):
-            return False
-        try:
-            self._listening_socket(host, port, shared=False).close()
-        except Conflict:
-            return True
-        return False
+    async def _shared_socket(self, host: str, port: int) -> socket.socket:
+        """One of several sockets on one port. SO_REUSEPORT would silently share it with a second installation too: only our own
+        gateways may be there already, and one looks while the others wait.
+        """
+        with open(self.home.run / "port.lock", "wb") as lock:
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            siblings = [p for p in sorted(self.home.run.glob("gateway-*.sock")) if p.name != f"gateway-{self.index}.sock"]
+            states = await asyncio.gather(*(ask(p, "stats", timeout_s=0.5) for p in siblings))
+            if port and not any(state is not None and state["port"] == port for state in states):
+                _listening_socket(host, port, shared=False).close()
+            sock = _listening_socket(host, port, shared=True)
+            self.port = sock.getsockname()[1]
+            return sock
 
     async def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM, SIGINT or a ``drain`` call; then finish what was asked and return.
@@ -171,20 +159,17 @@ class Gateway:
             Conflict: `gateway.port-in-use`; Broken: `gateway.cannot-listen`.
         """
         loop = asyncio.get_running_loop()
-        shared = self.limits.gateways > 1
-        if shared and port and self.index == 0 and await self._stranger_listens(host, port):
-            raise Conflict("gateway.port-in-use", host=host, port=port)
-        sock = self._listening_socket(host, port, shared=shared)
-        self.port: int = sock.getsockname()[1]
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         await self.router.load_if_there()
-        server = await loop.create_server(lambda: Connection(self, loop), sock=sock)
         path = self.home.run / f"gateway-{self.index}.sock"
         channel = await listen(path, {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "drain": self._drain})
-        log.info("gateway %d listens on %s port %d", self.index, host, self.port)
         watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
         try:
+            sock = await self._shared_socket(host, port) if self.limits.gateways > 1 else _listening_socket(host, port, shared=False)
+            self.port = sock.getsockname()[1]
+            server = await loop.create_server(lambda: Connection(self, loop), sock=sock)
+            log.info("gateway %d listens on %s port %d", self.index, host, self.port)
             await self._stop.wait()
             self.draining = True
             server.close()
@@ -250,3 +235,21 @@ def _mark(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (status.st_ino, status.st_mtime_ns)
+
+
+def _listening_socket(host: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as e:
+        sock.close()
+        if e.errno == errno.EADDRINUSE:
+            raise Conflict("gateway.port-in-use", host=host, port=port) from e
+        raise Broken("gateway.cannot-listen", host=host, port=port, reason=e.strerror or str(e)) from e
+    sock.setblocking(False)
+    return sock

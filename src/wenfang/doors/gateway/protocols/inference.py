@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from wenfang import __version__
 from wenfang.core.errors import Invalid, NotFound, WenfangError
 from wenfang.core.examples import Output
+from wenfang.core.version import __version__
 from wenfang.doors.gateway.access import authorise
 from wenfang.doors.gateway.exchange import JSON, Request, Response
 from wenfang.doors.gateway.problems import headers_of, status_of
