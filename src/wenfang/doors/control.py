@@ -97,10 +97,13 @@ def principal(raw: Request, keyring: Keyring) -> Actor:
     if "x-wenfang-forwarded" not in raw.headers:
         return LOCAL
     scheme, _, value = raw.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        key = value.strip()
-    else:
-        key = _basic_password(value) if scheme.lower() == "basic" else raw.headers.get("x-api-key", "")
+    match scheme.lower():
+        case "bearer":
+            key = value.strip()
+        case "basic":
+            key = _basic_password(value)
+        case _:
+            key = raw.headers.get("x-api-key", "")
     if not key:
         raise Unauthenticated("auth.no-key")
     return keyring.authenticate(key)
