@@ -85,7 +85,8 @@ def from_error(e: Exception) -> dict[str, Any]:
     """An error as a plain message for a frame."""
     if isinstance(e, WenfangError):
         return {"code": e.code, "status": e.status, "fields": e.fields}
-    return {"code": "process.failed", "status": 500, "fields": {"kind": type(e).__name__, "reason": str(e)}}
+    reason = str(e) if isinstance(e, OSError) else "its log has the details"  # a foreign sentence may quote a text
+    return {"code": "process.failed", "status": 500, "fields": {"kind": type(e).__name__, "reason": reason}}
 
 
 def raise_error(message: dict[str, Any]) -> None:
