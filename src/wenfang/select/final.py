@@ -22,7 +22,7 @@ from wenfang.stats.paired import compare
 
 from .choose import Choice
 from .evaluate import Evaluation, evaluate, predict_all
-from .latency import Latency, measure, size_of
+from .latency import Latency, measure_again, size_of
 from .search import Search
 from .trial import Run, card_of, reason_of
 from .verdict import Sentence
@@ -126,10 +126,9 @@ def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> 
     folder = journal.folder("final")
     search.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
     size_bytes = size_of(folder)
-    limit_s = max(0.6, 0.05 * search.budget_s)
-    latency = measure(search.host, folder, search.valid.texts, seed=search.seed, limit_s=limit_s, progress=search.progress)
-    if _over(search, latency, size_bytes):  # once more: one disturbed measurement should not decide
-        latency = measure(search.host, folder, search.valid.texts, seed=search.seed + 1, limit_s=limit_s, progress=search.progress)
+    latency = measure_again(
+        search.host, folder, search.valid.texts, max_p99_ms=search.limits.max_latency_ms, seed=search.seed, limit_s=max(0.6, 0.05 * search.budget_s), progress=search.progress
+    )
     if _over(search, latency, size_bytes):
         return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=size_bytes / 1e6)
     search.progress.advance(1, p99_ms=latency.p99_ms)

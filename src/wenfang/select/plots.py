@@ -154,7 +154,7 @@ def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: s
     taken = [_Box(px(p.x) - 6, py(p.high), 12, max(py(p.low) - py(p.high), 12)) for p in points]
     if limit:
         parts += [_line(px(limit), top, px(limit), height - bottom, "limit"), _text(px(limit) - 6, top + 12, limit_label, cls="t limit-t", anchor="end")]
-        taken.append(_Box(px(limit) - 6 - text_width(limit_label), top, text_width(limit_label), 16))
+        taken += [_Box(px(limit) - 6 - text_width(limit_label), top, text_width(limit_label), 16), _Box(px(limit) - 2, top, 4, height)]
     front = _rising(points)
     steps = [f"{'M' if i == 0 else 'H'}{px(p.x):.1f}{f' {py(p.y):.1f}' if i == 0 else f'V{py(p.y):.1f}'}" for i, p in enumerate(front)]
     parts.append(f'<path d="{"".join(steps)}" class="front"/>' if len(front) > 1 else "")

@@ -13,6 +13,8 @@ from .choose import Breach, Candidate, Choice, Test
 __all__ = ["Sentence", "choice_sentences", "limit_key", "loosening_sentences", "p_text", "test_sentences"]
 
 Sentence = tuple[str, dict[str, Any]]
+EXCLUDED_SAID = 3
+"""Excluded candidates named one by one; the table has them all."""
 _LIMITS = {"max_latency_ms": "latency", "max_size_bytes": "size", "max_memory_bytes": "memory"}
 _UNIT = {"max_latency_ms": 1.0, "max_size_bytes": 1e6, "max_memory_bytes": 1e6}
 
@@ -50,10 +52,13 @@ def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Map
         test = tests[choice.runner_up]
         key = "verdict.clearly-best" if test.worse(0.05) else "verdict.best-and-cheapest"
         said.append((key, {"chosen": chosen.name, "runner_up": choice.runner_up, **_difference(test)}))
-    for name, breaches in choice.excluded.items():
-        for breach in breaches:
+    excluded = sorted(choice.excluded, key=lambda name: -by_name[name].score)
+    for name in excluded[:EXCLUDED_SAID]:
+        for breach in choice.excluded[name]:
             key, fields = limit_key("excluded", breach)
             said.append((key, {"run": name, **fields}))
+    if len(excluded) > EXCLUDED_SAID:
+        said.append(("verdict.excluded-more", {"runs_n": len(excluded) - EXCLUDED_SAID}))
     return said + loosening_sentences(choice)
 
 
