@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
 from wenfang.core.examples import Examples, Span
+from wenfang.core.ports import Quiet
 from wenfang.models import Curve, families
 
 DATA = Path(os.environ.get("WENFANG_TEST_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
@@ -41,6 +43,13 @@ def resume(name: str) -> Examples:
     return Examples("tagging", texts, spans=spans)
 
 
+class Told(Quiet):
+    """Prints every epoch as it comes."""
+
+    def advance(self, n: int = 1, **figures: object) -> None:
+        print({k: round(v, 4) for k, v in figures.items() if isinstance(v, float)}, round(time.process_time(), 1), "CPU s", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("set", choices=["resume", "titles"])
@@ -51,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     train, valid = (resume("train"), resume("dev")) if options.set == "resume" else (titles("train_part", options.rows), titles("dev"))
     family = families.get("transformer")
-    curve = Curve(deadline=None if options.seconds is None else time.monotonic() + options.seconds)
+    curve = Curve(Told(), deadline=None if options.seconds is None else time.monotonic() + options.seconds)
     model = family(family.Hyper(**options.hyper), task=train.task, seed=options.seed)
     cpu, wall = time.process_time(), time.perf_counter()
     model.fit(train, valid, curve)

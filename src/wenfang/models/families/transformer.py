@@ -6,6 +6,7 @@ Trains with torch; answers with onnxruntime, right after training too, so that w
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -40,12 +41,12 @@ class TransformerHyper(Hyper):
     hidden: int = Field(128, ge=8, le=2048, description="own encoder; a multiple of heads")
     heads: int = Field(4, ge=1, le=32, description="own encoder")
     ff: int = Field(512, ge=8, le=8192, description="own encoder: width of the feed-forward layer")
-    ngram_buckets: int = Field(1 << 17, ge=0, le=1 << 24, description="own encoder: rows of the hashed n-gram table; 0: characters alone")
+    ngram_buckets: int = Field(1 << 16, ge=0, le=1 << 24, description="own encoder: rows of the hashed n-gram table; 0: characters alone")
     min_count: int = Field(2, ge=1, description="own encoder: rarer characters are unknown")
     head: Literal["crf", "softmax"] = Field("crf", description="tagging")
     max_length: int = Field(256, ge=4, le=8192, description="tokens read at once; longer texts are read in windows")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    token_dropout: float = Field(0.1, ge=0, lt=1, description="own encoder: share of characters and n-grams hidden while training")
+    dropout: float = Field(0.3, ge=0, lt=1)
+    token_dropout: float = Field(0.3, ge=0, lt=1, description="own encoder: share of characters and n-grams hidden while training")
     gram_rate: float = Field(1.0, gt=0, le=100, description="own encoder: learning rate of the n-gram table, times that of the rest")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="classification, and tagging without a CRF")
     class_weights: bool = Field(False, description="classification: rare classes weigh more")
@@ -57,7 +58,7 @@ class TransformerHyper(Hyper):
     patience: int = Field(3, ge=1, description="epochs without a better valid score before stopping")
     int8: bool | Literal["auto"] = Field("auto", description="int8 weights; auto: when the valid score stays and it is faster")
     bf16: bool | Literal["auto"] = Field("auto", description="train in bf16; auto: when the machine gains by it")
-    threads: int = Field(0, ge=0, le=256, description="training threads; 0: as many cores as this process may use")
+    threads: int = Field(0, ge=0, le=256, description="training threads; 0: one for a small network, else the cores this process may use")
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
@@ -70,7 +71,7 @@ class Transformer(Model):
     """Attention over characters or subwords."""
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "tagging"})
-    cost_rank: ClassVar[int] = 40
+    cost_rank: ClassVar[int] = 10
     Hyper: ClassVar[type[BaseModel]] = TransformerHyper
 
     def __init__(self, hyper: BaseModel | None = None, *, task: Task, seed: int = 0) -> None:
@@ -88,8 +89,10 @@ class Transformer(Model):
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
         """Small ones first, then deeper ones, then every pretrained directory."""
         longest = min(256, max(32, shape.length_max))
-        epochs = float(np.clip(600_000 / max(1, shape.rows), 5, 40)) if shape.task == "classification" else float(np.clip(120_000 / max(1, shape.rows), 10, 60))
-        small = TransformerHyper(max_length=longest, epochs=round(epochs))  # pyright: ignore[reportCallIssue]
+        characters = shape.rows * shape.length_mean
+        buckets = 1 << int(np.clip(np.log2(max(1.0, characters / 4)), 12, 18))
+        epochs = float(round(np.clip((15e6 if shape.task == "classification" else 2e6) / max(1.0, characters), 4, 30)))
+        small = TransformerHyper(layers=1 if shape.task == "classification" else 2, max_length=longest, epochs=epochs, ngram_buckets=buckets)  # pyright: ignore[reportCallIssue]
         yield small
         yield small.model_copy(update={"layers": 4, "hidden": 256, "ff": 1024, "learning_rate": 5e-4})
         for folder in shape.pretrained:
@@ -102,6 +105,7 @@ class Transformer(Model):
             Invalid: `model.too-few-labels`, `model.no-examples`, `neural.pickled-weights` and its like.
             Broken: `neural.onnx-differs`.
         """
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded: threads that spin at barriers crawl on a busy machine (40 times slower, measured)
         from wenfang.models.neural.fitting import fit_network
 
         self.labels_ = trainable_labels(train)

@@ -34,6 +34,8 @@ __all__ = ["Learned", "fit_network"]
 
 WINDOWS_AT_MOST = 8
 """Windows of one text that training reads; answering reads all."""
+JUDGED_AT_MOST = 2000
+"""Valid texts that int8 is judged on."""
 INT8_LOSS = 0.002
 """Valid score that int8 may cost."""
 
@@ -63,7 +65,7 @@ def fit_network(hyper: Any, train: Examples, valid: Examples | None, *, labels: 
     """
     if valid is not None and not len(valid):
         valid = None
-    with _torch_state(seed, hyper.threads):
+    with _torch_state(seed, hyper.threads or _threads(hyper)):
         tags = TagSet(tuple(labels)) if train.task == "tagging" else None
         network, tokens, size = _network(hyper, train, len(labels) if tags is None else len(tags))
         network.to(device())
@@ -79,14 +81,23 @@ def fit_network(hyper: Any, train: Examples, valid: Examples | None, *, labels: 
             return None if tags is None else _chain(objective.crf, tags)
 
         score = None if judge is None else (lambda: judge(torch_run(network), chain(), 4096))
-        fitted = Trainer(network, objective, stacker, _plan(hyper, seed), curve).run(score)
+        fitted = Trainer(network, objective, stacker, _plan(hyper, seed, 0 if judge is None else judge.tokens_count()), curve).run(score)
         network.to("cpu")
         samples = _samples(stacker)
         onnx = to_onnx(network, samples[0])
         session = Session(onnx)
         difference = check_same(session, network, samples)
     found = _found(fitted, difference)
-    small = _small(hyper, onnx, session, samples, judge=None if judge is None else (lambda run, budget: judge(run, chain(), budget)))
+    part = None if judge is None else judge.part(JUDGED_AT_MOST)
+    small = _small(
+        hyper,
+        onnx,
+        session,
+        samples,
+        judge=None if part is None else (lambda run, budget: part(run, chain(), budget)),
+        left_s=curve.left_s(),
+        texts=0 if part is None else len(part.valid),
+    )
     return Learned(tokens, size, small or onnx, chain(), small is not None, found)
 
 
@@ -120,7 +131,7 @@ def _chain(crf: CrfLayer | None, tags: TagSet) -> Transitions:
     return chain.constrained(tags.legal_start, tags.legal_end, tags.legal)
 
 
-def _plan(hyper: Any, seed: int) -> Plan:
+def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
     scratch = hyper.pretrained is None
     rate = hyper.learning_rate or (1e-3 if scratch else 3e-5)
     return Plan(
@@ -133,6 +144,8 @@ def _plan(hyper: Any, seed: int) -> Plan:
         patience=hyper.patience,
         weight_decay=hyper.weight_decay,
         bf16=bf16_pays(device().type) if hyper.bf16 == "auto" else hyper.bf16,
+        reserve_s=2.0 if scratch else 20.0,
+        score_tokens=score_tokens,
         seed=seed,
     )
 
@@ -147,6 +160,16 @@ class _Judge:
         self.labels = np.array(labels)
         self.tags = TagSet(tuple(labels))
         self.encoded = tokens.encode(valid.texts)
+
+    def part(self, at_most: int) -> _Judge:
+        """One of at most so many texts, evenly spread."""
+        n = len(self.valid)
+        rows = np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)).tolist()
+        return _Judge(self.valid.take(rows), self.tokens, self.size, self.labels.tolist())
+
+    def tokens_count(self) -> int:
+        """Tokens of all texts."""
+        return sum(len(e.ids) for e in self.encoded)
 
     def __call__(self, run: Run, chain: Transitions | None, budget_tokens: int) -> float:
         answerer = Answerer(run, self.tokens, size=self.size, budget_tokens=budget_tokens)
@@ -167,8 +190,8 @@ def _samples(stacker: Stacker) -> list[Batch]:
     return [stacker.stack(spread[:8]), stacker.stack(spread), *(stacker.stack(spread[i : i + 1]) for i in range(min(4, len(spread))))]
 
 
-def _small(hyper: Any, onnx: bytes, session: Session, samples: Sequence[Batch], *, judge: Callable[[Run, int], float] | None) -> bytes | None:
-    """The int8 model if it is wanted: always, or when the valid score stays and single texts are faster."""
+def _small(hyper: Any, onnx: bytes, session: Session, samples: Sequence[Batch], *, judge: Callable[[Run, int], float] | None, left_s: float | None, texts: int) -> bytes | None:
+    """The int8 model if it is wanted: always, or when the valid score stays, single texts are faster, and there is time to find out."""
     if hyper.int8 is False or (hyper.int8 == "auto" and judge is None):
         return None
     small = int8_of(onnx)
@@ -176,7 +199,8 @@ def _small(hyper: Any, onnx: bytes, session: Session, samples: Sequence[Batch], 
         return small
     candidate = Session(small)
     singles = samples[2:]
-    if seconds_of(candidate, singles) > 0.9 * seconds_of(session, singles):
+    small_s, whole_s = seconds_of(candidate, singles), seconds_of(session, singles)
+    if small_s > 0.9 * whole_s or (left_s is not None and texts * (small_s + whole_s) / len(singles) > left_s):
         return None
     return small if judge(candidate, 0) >= judge(session, 512) - INT8_LOSS else None
 
@@ -192,11 +216,16 @@ def _found(fitted: Fitted, difference: float) -> dict[str, Any]:
     }
 
 
+def _threads(hyper: Any) -> int:
+    """Layers narrower than 256 are over before a second thread has begun."""
+    return 1 if hyper.pretrained is None and hyper.hidden < 256 else len(os.sched_getaffinity(0))
+
+
 @contextmanager
 def _torch_state(seed: int, threads: int) -> Generator[None]:
     """Torch's process-wide seed and threads, put back afterwards."""
     before, state = torch.get_num_threads(), torch.random.get_rng_state()
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
     torch.manual_seed(seed)
     try:
         yield

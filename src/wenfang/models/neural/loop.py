@@ -48,6 +48,10 @@ class Plan:
     weight_decay: float = 0.01
     clip: float = 1.0
     bf16: bool = False
+    reserve_s: float = 2.0
+    """Kept back before a deadline for the export."""
+    score_tokens: int = 0
+    """Tokens that one evaluation reads."""
     seed: int = 0
 
 
@@ -160,8 +164,9 @@ class Trainer:
         left = self.curve.left_s()
         if left is None:
             return
-        step_s = self._step_s + self._score_s / per_epoch
-        usable_s = left - self._score_s - min(3.0, 0.1 * left)
+        score_s = self._score_s or self._step_s * self.plan.score_tokens / self.plan.batch_tokens  # before the first: as dear as training on it
+        step_s = self._step_s + score_s / per_epoch
+        usable_s = left - score_s - min(self.plan.reserve_s, 0.2 * left)
         fitting = self.fitted.steps + max(0.0, usable_s) / max(1e-9, step_s)
         self._horizon = max(1.0, min(self.plan.decay_epochs * per_epoch, fitting))
 
