@@ -105,7 +105,7 @@ def test_files_more_less_or_linked_are_refused(signed, copy, tmp_path):
     (copy / "extra.json").write_text("{}")
     assert code_of(copy) == "bundle.unlisted-file"
     (copy / "extra.json").unlink()
-    weights = copy / "linear.safetensors"
+    weights = copy / "dense.safetensors"
     weights.rename(tmp_path / "elsewhere")
     assert code_of(copy) == "bundle.missing-file"
     weights.symlink_to(tmp_path / "elsewhere")
@@ -124,9 +124,9 @@ def test_files_more_less_or_linked_are_refused(signed, copy, tmp_path):
     assert code_of(copy) == "bundle.missing-file"
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../b", "manifest.json", "a\\b", "./linear.safetensors"])
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../b", "manifest.json", "a\\b", "./dense.safetensors"])
 def test_names_that_leave_the_folder_are_refused(copy, name):
-    resign(copy, lambda m: m["files"].update({name: m["files"]["linear.safetensors"]}))
+    resign(copy, lambda m: m["files"].update({name: m["files"]["dense.safetensors"]}))
     assert code_of(copy) == "bundle.bad-manifest"
 
 
@@ -145,8 +145,8 @@ def test_other_formats_and_unknown_hyper_parameters_are_refused(signed, tmp_path
 
 def test_a_header_that_claims_too_much_is_refused_before_it_is_read(copy):
     data = (1 << 40).to_bytes(8, "little") + b"{}"
-    (copy / "linear.safetensors").write_bytes(data)
-    resign(copy, lambda m: m["files"].update({"linear.safetensors": {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}}))
+    (copy / "dense.safetensors").write_bytes(data)
+    resign(copy, lambda m: m["files"].update({"dense.safetensors": {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}}))
     assert code_of(copy) == "bundle.bad-header"
 
 

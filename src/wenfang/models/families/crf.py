@@ -43,11 +43,11 @@ class CrfHyper(Hyper):
     """What can be chosen about a conditional random field."""
 
     algorithm: Literal["lbfgs", "sgd"] = Field(default="lbfgs", description="how learning ends; both begin with stochastic passes")
-    c1: float = Field(default=0.0, ge=0, description="weight of the sum of absolute weights")
-    c2: float = Field(default=0.1, ge=0, description="weight of the sum of squared weights")
+    c1: float = Field(default=0.05, ge=0, description="weight of the sum of absolute weights")
+    c2: float = Field(default=0.05, ge=0, description="weight of the sum of squared weights")
     passes: int = Field(default=3, ge=0, le=200, description="stochastic passes")
     rate: float = Field(default=0.1, gt=0, description="step of the stochastic passes")
-    iterations: int = Field(default=20, ge=0, le=1000, description="quasi-Newton iterations")
+    iterations: int = Field(default=40, ge=0, le=1000, description="quasi-Newton iterations")
     min_count: int = Field(default=1, ge=1, description="a context must stand at that many places; triples at one more")
 
 
@@ -65,10 +65,10 @@ class Crf(Model):
         least = 1 if shape.rows < 20_000 else 2
         return [
             CrfHyper(min_count=least),
-            CrfHyper(min_count=least, c2=0.4),
-            CrfHyper(min_count=least, c1=0.1, c2=0.02),
-            CrfHyper(min_count=least, c2=0.03),
-            CrfHyper(min_count=least, algorithm="sgd", passes=6),
+            CrfHyper(min_count=least, c1=0.1, c2=0.01),
+            CrfHyper(min_count=least, algorithm="sgd", passes=9, rate=0.05, c1=0.0, c2=0.1),
+            CrfHyper(min_count=least, c1=0.0, c2=1.0),
+            CrfHyper(min_count=least + 1, c1=0.3, c2=0.01),
         ]
 
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:

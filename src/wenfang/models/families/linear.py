@@ -1,6 +1,6 @@
 """Character n-grams under linear machines: strong on short texts, milliseconds to load, tens of microseconds to answer.
 
-Two heads see the same grams. The *margin* head is a one-against-the-rest support vector machine on grams scaled by how much they
+Two heads see the same grams (many labels have sparse prototypes instead, see ``models/heads.py``). The *margin* head is a one-against-the-rest support vector machine on grams scaled by how much they
 tell labels apart; the *dropout* head is a softmax regression that learned with most grams hidden. Their scores are added and
 calibrated by one temperature. Source of the scaling: Wang & Manning, Baselines and Bigrams, 2012 (here the largest absolute
 log-count ratio over the labels, times the root of the inverse document frequency).
@@ -20,10 +20,11 @@ from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
 from wenfang.models.answers import classified, trainable_labels
-from wenfang.models.bags import Bags, bag_texts, count_vocabulary, sum_rows
+from wenfang.models.bags import Bags, bag_texts, count_vocabulary
 from wenfang.models.base import Curve, DataShape, Hyper, Model
 from wenfang.models.calibration import fit_sharpness, softmax
 from wenfang.models.features import GramIndex, text_blocks
+from wenfang.models.heads import Dense, Head, Prototypes, scaled_units
 from wenfang.models.weights import load_arrays, save_arrays
 
 __all__ = ["Linear", "LinearHyper"]
@@ -32,9 +33,15 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 _CELLS_MAX = 24_000_000
-"""Weights a model may hold: 48 MB in a bundle."""
+"""Weights a dense model may hold: 48 MB in a bundle."""
+_DENSE_LABELS_MAX = 256
+_DENSE_DUALS_MAX = 150_000_000
+"""Examples times labels above which prototypes take over: the margin head keeps a number for each."""
+_PROTOTYPE_WEIGHTS_MAX = 7_000_000
+_GRAMS_MAX = 2_000_000
 _SHARPNESS = 3.0
-_FORMAT = {"keys": (np.uint64, 1), "table": (np.float16, 2), "scale": (np.float32, 1), "bias": (np.float32, 1), "sharpness": (np.float64, 1)}
+_COMMON = {"keys": (np.uint64, 1), "sharpness": (np.float64, 1)}
+_HEADS: dict[str, type[Head]] = {"dense": Dense, "prototypes": Prototypes}
 
 
 class LinearHyper(Hyper):
@@ -46,8 +53,8 @@ class LinearHyper(Hyper):
     c: float = Field(default=1.0, gt=0, description="weight of the margin head's loss against its margin")
     epochs: int = Field(default=12, ge=1, le=200, description="passes of each head")
     blend: float = Field(default=0.25, ge=0, le=10, description="share of the dropout head in the score; 0 leaves it out")
-    drop: float = Field(default=0.5, ge=0, lt=1, description="share of grams the dropout head does not see at each visit")
-    rate: float = Field(default=1.0, gt=0, description="first step of the dropout head")
+    drop: float = Field(default=0.6, ge=0, lt=1, description="share of grams the dropout head does not see at each visit")
+    rate: float = Field(default=1.5, gt=0, description="first step of the dropout head")
     balanced: bool = Field(default=False, description="rare labels count as much as frequent ones")
     sharpness: float | None = Field(default=None, gt=0, description="inverse temperature; none: fitted on valid, or on a tenth of train")
 
@@ -73,9 +80,10 @@ class Linear(Model):
         guesses = [
             LinearHyper(min_count=least),
             LinearHyper(min_count=least, ngram_max=5 if shape.length_mean > 40 else 4),
+            LinearHyper(min_count=least, c=2.0, epochs=16),
             LinearHyper(min_count=least, c=0.3),
             LinearHyper(min_count=least, blend=0.0),
-            LinearHyper(min_count=least, c=3.0, ngram_max=2),
+            LinearHyper(min_count=1 if least > 1 else 2, ngram_max=2),
         ]
         if shape.labels > 2:
             guesses.insert(2, LinearHyper(min_count=least, balanced=True))
@@ -112,20 +120,44 @@ class Linear(Model):
 
     def _learn(self, texts: Sequence[str], targets: I64, curve: Curve) -> None:
         h, L = self.hyper, len(self.labels_)
-        heads = 2 if h.blend else 1
-        self.index_, counts = count_vocabulary(texts, shortest=h.ngram_min, longest=h.ngram_max, min_count=h.min_count, size_max=max(1000, _CELLS_MAX // (heads * L)))
+        dense = L <= _DENSE_LABELS_MAX and L * len(texts) <= _DENSE_DUALS_MAX
+        size_max = min(_GRAMS_MAX, _CELLS_MAX // (L * (2 if h.blend else 1))) if dense else _GRAMS_MAX
+        self.index_, counts = count_vocabulary(texts, shortest=h.ngram_min, longest=h.ngram_max, min_count=h.min_count, size_max=size_max)
         bags = self._bags(texts)
+        rarity: F32 = (np.log((1.0 + len(texts)) / (1.0 + counts)) + 1.0).astype(np.float32)
+        self.head_ = self._learn_dense(bags, targets, rarity, curve) if dense else self._learn_prototypes(bags, targets, rarity, curve)
+
+    def _learn_dense(self, bags: Bags, targets: I64, rarity: F32, curve: Curve) -> Dense:
+        h, L = self.hyper, len(self.labels_)
         sizes = np.bincount(targets, minlength=L).astype(np.float64)
         label_weights = len(targets) / (L * np.maximum(sizes, 1.0)) if h.balanced else np.ones(L)
-        self.scale_: F32 = _contrast(bags, targets, L, len(self.index_)) * np.sqrt(np.log((1.0 + len(texts)) / (1.0 + counts)) + 1.0).astype(np.float32)
-        weights, bias = self._learn_margin(_unit(bags, self.scale_), targets, label_weights, curve)
-        tables: list[F32] = [weights * self.scale_[:, None]]
+        scale: F32 = _contrast(bags, targets, L, len(self.index_)) * np.sqrt(rarity)
+        weights, bias = self._learn_margin(scaled_units(bags, scale), targets, label_weights, curve)
+        tables: list[F32] = [weights * scale[:, None]]
         biases: list[F32] = [bias]
         if h.blend:
-            weights, bias = self._learn_dropout(_unit(bags, np.ones_like(self.scale_)), targets, label_weights, curve)
+            weights, bias = self._learn_dropout(scaled_units(bags, np.ones_like(scale)), targets, label_weights, curve)
             tables.append(weights * np.float32(h.blend))
             biases.append(bias * np.float32(h.blend))
-        self._settle(np.concatenate(tables, axis=1).astype(np.float16), np.concatenate(biases))
+        return Dense(np.concatenate(tables, axis=1).astype(np.float16), scale, np.concatenate(biases))
+
+    def _learn_prototypes(self, bags: Bags, targets: I64, rarity: F32, curve: Curve) -> Prototypes:
+        from wenfang.models.rivals import sharpen
+
+        units, L = scaled_units(bags, rarity), len(self.labels_)
+        head = Prototypes.average(units, targets, scale=rarity, L=L, size_max=_PROTOTYPE_WEIGHTS_MAX)
+        rng = np.random.default_rng((self.seed, 3))
+        for epoch in range(self.hyper.epochs):
+            if curve.late():
+                break
+            order, loss = rng.permutation(len(bags)), 0.0
+            for at in range(0, len(order), 5000):
+                part = order[at : at + 5000]
+                loss += sharpen(head, units, targets, part, L=L, c=0.2 * self.hyper.c) * len(part)
+                if curve.late():
+                    break
+            curve.point(epoch + 1, loss=loss / len(order))
+        return head
 
     def _learn_margin(self, bags: Bags, targets: I64, label_weights: npt.NDArray[np.float64], curve: Curve) -> tuple[F32, F32]:
         from wenfang.models.svm import Machines
@@ -149,12 +181,6 @@ class Linear(Model):
             head.epoch(rng.permutation(len(bags)), rate=self.hyper.rate * (1 - epoch / self.hyper.epochs), seed=self.seed * 1000 + epoch)
         return head.weights, head.bias
 
-    def _settle(self, table: npt.NDArray[np.float16], bias: F32) -> None:
-        """Take the weights into the form predict reads; the same after fit and after load."""
-        self.table_, self.bias_ = table, bias
-        self._wide = table.astype(np.float32)
-        self._squares = np.stack([self.scale_**2, np.ones_like(self.scale_)], axis=1)
-
     def _bags(self, texts: Sequence[str]) -> Bags:
         return bag_texts(texts, self.index_, shortest=self.hyper.ngram_min, longest=self.hyper.ngram_max)
 
@@ -163,13 +189,7 @@ class Linear(Model):
         L = len(self.labels_)
         scores = np.zeros((len(texts), L), np.float32)
         for start, end in text_blocks(texts, max(1, (1 << 22) // L)):
-            bags = self._bags(texts[start:end])
-            lengths = np.sqrt(sum_rows(self._squares, Bags(bags.starts, bags.rows, bags.values**2)))
-            lengths[lengths == 0] = 1
-            sums = sum_rows(self._wide, bags)
-            scores[start:end] = sums[:, :L] / lengths[:, :1] + self.bias_[:L]
-            if sums.shape[1] > L:
-                scores[start:end] += sums[:, L:] / lengths[:, 1:] + self.bias_[L:]
+            scores[start:end] = self.head_.scores(self._bags(texts[start:end]), L)
         return scores
 
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
@@ -183,9 +203,9 @@ class Linear(Model):
         return classified(self.labels_, softmax(self._scores(texts), self.sharpness_), top_k)
 
     def save(self, folder: Path) -> None:
-        """Write ``linear.safetensors``."""
-        arrays = {"keys": self.index_.keys, "table": self.table_, "scale": self.scale_, "bias": self.bias_, "sharpness": np.array([self.sharpness_])}
-        save_arrays(folder / "linear.safetensors", arrays)
+        """Write ``dense.safetensors`` or ``prototypes.safetensors``."""
+        name = next(n for n, head in _HEADS.items() if isinstance(self.head_, head))
+        save_arrays(folder / f"{name}.safetensors", {"keys": self.index_.keys, "sharpness": np.array([self.sharpness_]), **self.head_.arrays()})
 
     @classmethod
     def load(cls, folder: Path, *, task: Task, hyper: BaseModel, labels: list[str]) -> Self:
@@ -195,12 +215,13 @@ class Linear(Model):
             Broken: `model.damaged`.
         """
         model = cls(hyper, task=task)
-        a = load_arrays(folder / "linear.safetensors", _FORMAT)
-        V, W = a["table"].shape
-        if a["keys"].shape != (V,) or a["scale"].shape != (V,) or a["bias"].shape != (W,) or W not in {len(labels), 2 * len(labels)} or a["sharpness"].shape != (1,):
-            raise Broken("model.damaged", file="linear.safetensors", reason="shapes")
-        model.labels_, model.index_, model.scale_, model.sharpness_ = labels, GramIndex(a["keys"]), a["scale"], float(a["sharpness"][0])
-        model._settle(a["table"], a["bias"])
+        name = next((n for n in _HEADS if (folder / f"{n}.safetensors").is_file()), "dense")
+        arrays = load_arrays(folder / f"{name}.safetensors", {**_COMMON, **_HEADS[name].format})
+        keys, sharpness = arrays.pop("keys"), arrays.pop("sharpness")
+        model.head_ = _HEADS[name](**arrays)
+        if not model.head_.fits(len(keys), len(labels)) or sharpness.shape != (1,):
+            raise Broken("model.damaged", file=f"{name}.safetensors", reason="shapes")
+        model.labels_, model.index_, model.sharpness_ = labels, GramIndex(keys), float(sharpness[0])
         return model
 
     def refit_hyper(self) -> BaseModel:
@@ -221,11 +242,3 @@ def _contrast(bags: Bags, targets: I64, L: int, V: int) -> F32:
     rest = counts.sum(axis=1, keepdims=True) - counts - (L - 1) + 1.0
     ratio = np.log(counts / counts.sum(axis=0)) - np.log(rest / rest.sum(axis=0))
     return np.abs(ratio).max(axis=1, initial=0.0).astype(np.float32)
-
-
-def _unit(bags: Bags, scale: F32) -> Bags:
-    """The bags with scaled grams and length one."""
-    values = bags.values * scale[bags.rows]
-    owner = np.repeat(np.arange(len(bags)), np.diff(bags.starts))
-    lengths = np.sqrt(np.bincount(owner, values.astype(np.float64) ** 2, len(bags)))
-    return Bags(bags.starts, bags.rows, (values / np.maximum(lengths, 1e-12)[owner]).astype(np.float32))

@@ -1,0 +1,158 @@
+"""What answers from a bag of grams: a dense table for few labels, sparse prototypes for many. Needs numpy only.
+
+Both give a bag the same scores alone and in a batch. Knows nothing of texts, nor of how the weights were learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .bags import Bags, sum_rows
+
+__all__ = ["Dense", "Head", "Prototypes", "scaled_units"]
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+_EXPANDED_MAX = 1 << 22
+
+
+def scaled_units(bags: Bags, scale: F32) -> Bags:
+    """The bags with scaled grams and length one; ``scale`` has shape (V,)."""
+    values = bags.values * scale[bags.rows]
+    owner = np.repeat(np.arange(len(bags)), np.diff(bags.starts))
+    lengths = np.sqrt(np.bincount(owner, values.astype(np.float64) ** 2, len(bags)))
+    return Bags(bags.starts, bags.rows, (values / np.maximum(lengths, 1e-12)[owner]).astype(np.float32))
+
+
+class Dense:
+    """One weight for each gram and label and head; each head reads the bag in its own scaling, at length one.
+
+    Args:
+        table: weights times scale, of one or two heads side by side, shape (V, L) or (V, 2 L).
+        scale: of the first head's grams, shape (V,); the second reads them as they are.
+        bias: shape (L,) or (2 L,).
+    """
+
+    format: ClassVar[Mapping[str, tuple[Any, int]]] = {"table": (np.float16, 2), "scale": (np.float32, 1), "bias": (np.float32, 1)}
+
+    def __init__(self, table: npt.NDArray[np.float16], scale: F32, bias: F32) -> None:
+        self.table, self.scale, self.bias = table, scale, bias
+        self._wide = table.astype(np.float32)
+        self._squares = np.stack([scale**2, np.ones_like(scale)], axis=1)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What ``format`` lists."""
+        return {"table": self.table, "scale": self.scale, "bias": self.bias}
+
+    def fits(self, V: int, L: int) -> bool:
+        """Whether the shapes are those of V grams and L labels."""
+        W = len(self.bias)
+        return self.table.shape == (V, W) and self.scale.shape == (V,) and W in {L, 2 * L}
+
+    def scores(self, bags: Bags, L: int) -> F32:
+        """Shape (n, L)."""
+        lengths = np.sqrt(sum_rows(self._squares, Bags(bags.starts, bags.rows, bags.values**2)))
+        lengths[lengths == 0] = 1
+        sums = sum_rows(self._wide, bags)
+        sums /= np.repeat(lengths[:, : sums.shape[1] // L], L, axis=1)
+        sums += self.bias
+        return sums if sums.shape[1] == L else sums[:, :L] + sums[:, L:]
+
+
+@dataclass(slots=True)
+class Prototypes:
+    """Weights only where a gram and a label occur together: for each gram the labels it speaks for.
+
+    Args:
+        starts: where each gram's labels begin, shape (V + 1,).
+        labels: ascending for each gram, shape (P,).
+        values: weight of each, shape (P,).
+        scale: of the grams, shape (V,).
+    """
+
+    format: ClassVar[Mapping[str, tuple[Any, int]]] = {"starts": (np.int64, 1), "labels": (np.int32, 1), "values": (np.float32, 1), "scale": (np.float32, 1)}
+
+    starts: I64
+    labels: npt.NDArray[np.int32]
+    values: F32
+    scale: F32
+
+    @classmethod
+    def average(cls, bags: Bags, targets: I64, *, scale: F32, L: int, size_max: int) -> Prototypes:
+        """The mean of each label's bags at length one; only the ``size_max`` heaviest weights.
+
+        Args:
+            bags: n bags of length one.
+            targets: shape (n,).
+            scale: of the grams, shape (V,).
+            L: number of labels.
+            size_max: weights kept.
+
+        Source: Rocchio, Relevance Feedback in Information Retrieval, 1971.
+        """
+        cells, place = np.unique(bags.rows.astype(np.int64) * L + np.repeat(targets, np.diff(bags.starts)), return_inverse=True)
+        values = np.bincount(place, bags.values, len(cells))
+        label = cells % L
+        values /= np.sqrt(np.maximum(np.bincount(label, values**2, L), 1e-24))[label]
+        if len(values) > size_max:
+            kept = np.sort(np.argsort(-values, kind="stable")[:size_max])
+            cells, label, values = cells[kept], label[kept], values[kept]
+        starts = np.searchsorted(cells // L, np.arange(len(scale) + 1)).astype(np.int64)
+        return cls(starts, label.astype(np.int32), values.astype(np.float32), scale)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What ``format`` lists."""
+        return {"starts": self.starts, "labels": self.labels, "values": self.values, "scale": self.scale}
+
+    def fits(self, V: int, L: int) -> bool:
+        """Whether the shapes and label numbers are those of V grams and L labels."""
+        P = len(self.labels)
+        ordered = len(self.starts) == V + 1 and self.starts[0] == 0 and self.starts[-1] == P and bool((np.diff(self.starts) >= 0).all())
+        return ordered and self.values.shape == (P,) and self.scale.shape == (V,) and (P == 0 or 0 <= int(self.labels.min()) <= int(self.labels.max()) < L)
+
+    def scores(self, bags: Bags, L: int) -> F32:
+        """Shape (n, L): cosine of bag and prototype, where learning has not moved it."""
+        units = scaled_units(bags, self.scale)
+        sizes = np.diff(self.starts)[bags.rows]
+        ends = np.concatenate([[0], np.cumsum(sizes)])[bags.starts]  # weights touched before each bag
+        out = np.zeros((len(bags), L), np.float32)
+        i = 0
+        while i < len(bags):
+            end = max(i + 1, int(np.searchsorted(ends, ends[i] + _EXPANDED_MAX, "right")) - 1)
+            if end == i + 1:
+                self._add_one(out[i], units, sizes, i)
+            else:
+                cut = slice(int(bags.starts[i]), int(bags.starts[end]))
+                owner = np.repeat(np.arange(end - i), np.diff(bags.starts[i : end + 1]))
+                out[i:end] = self._expanded(units, sizes, cut, owner, (end - i) * L, L).reshape(-1, L)
+            i = end
+        return out
+
+    def _add_one(self, out: F32, units: Bags, sizes: I64, i: int) -> None:
+        """One bag alone; a bag that touches very many weights comes in pieces that depend on nothing else."""
+        start, stop = int(units.starts[i]), int(units.starts[i + 1])
+        touched: I64 = np.cumsum(sizes[start:stop])
+        cuts = [start, stop]
+        if len(touched) and touched[-1] > _EXPANDED_MAX:
+            marks: list[int] = np.searchsorted(touched, np.arange(_EXPANDED_MAX, int(touched[-1]), _EXPANDED_MAX)).tolist()
+            cuts[1:1] = [start + m for m in marks]
+        for a, b in pairwise(cuts):
+            out += self._expanded(units, sizes, slice(a, b), np.zeros(b - a, np.int64), len(out), len(out)).astype(np.float32)
+
+    def _expanded(self, units: Bags, sizes: I64, cut: slice, owner: I64, bins: int, L: int) -> npt.NDArray[np.float64]:
+        n = sizes[cut]
+        total = int(n.sum())
+        first = self.starts[units.rows[cut]] - np.concatenate([[0], np.cumsum(n)[:-1]]) if len(n) else np.zeros(0, np.int64)
+        at = np.repeat(first, n) + np.arange(total)
+        weights: npt.NDArray[np.float64] = (np.repeat(units.values[cut], n) * self.values[at]).astype(np.float64)
+        return np.bincount(np.repeat(owner, n) * L + self.labels[at], weights, bins).astype(np.float64)
+
+
+Head = Dense | Prototypes
