@@ -211,6 +211,7 @@ def _found(fitted: Fitted, difference: float) -> dict[str, Any]:
         "decay_epochs": fitted.decay_epochs,
         "steps": fitted.steps,
         "tokens_per_s": round(fitted.tokens / max(1e-9, fitted.train_s), 1),
+        "tokens_per_cpu_s": round(fitted.tokens / max(1e-9, fitted.train_cpu_s), 1),
         "padding_share": round(1 - fitted.tokens / max(1, fitted.slots), 4),
         "onnx_difference": difference,
     }

@@ -69,6 +69,7 @@ class Fitted:
     slots: int = 0
     """Tokens with padding."""
     train_s: float = 0.0
+    train_cpu_s: float = 0.0
     state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
@@ -125,7 +126,7 @@ class Trainer:
         """Mean loss and batches done; fewer than given when the time is up."""
         self.network.train()
         total, done = 0.0, 0
-        start = time.monotonic()
+        start, start_cpu = time.monotonic(), time.process_time()
         for done, rows in enumerate(batches, 1):
             total += self._step(self.stacker.stack(rows))
             self._step_s = (time.monotonic() - start) / done
@@ -134,6 +135,7 @@ class Trainer:
             if self.curve.late() or self.fitted.steps >= self._horizon:
                 break
         self.fitted.train_s += time.monotonic() - start
+        self.fitted.train_cpu_s += time.process_time() - start_cpu
         return total / done, done
 
     def _step(self, batch: Batch) -> float:
