@@ -238,7 +238,7 @@ def test_metrics_are_a_valid_exposition_that_counts(plane):
     assert counted("wenfang_request_seconds_bucket", "intent", "predict", "+Inf") == counted("wenfang_request_seconds_count", "intent", "predict")
     assert counted("wenfang_batch_size_count", "intent:3") > 0
     assert counted("wenfang_replicas_ready", "intent:3") == 2
-    status, headers, body = plane.ask("GET", "/metrics", key=None)
+    _, headers, body = plane.ask("GET", "/metrics", key=None)
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
     seen = set()
     for line in body.decode().splitlines():

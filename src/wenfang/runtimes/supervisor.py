@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from logging.handlers import RotatingFileHandler
 from typing import Any
 
 from wenfang.core.errors import BY_STATUS, Broken, Conflict, WenfangError
 from wenfang.core.frames import from_error, listening_socket, pack, read_frame
 from wenfang.core.home import Home, HomeLock
 
-from .processes import Child, rotate_log, spawn
+from .processes import LOG_MAX_BYTES, Child, rotate_log, spawn
 
 __all__ = ["Process", "Supervisor", "supervise"]
 
@@ -282,4 +283,12 @@ def supervise(home: Home, processes: Sequence[Process]) -> None:
         await Supervisor(home).run(processes)
 
     with HomeLock(home):
-        asyncio.run(tree())
+        notes = RotatingFileHandler(home.logs / "processes.log", maxBytes=LOG_MAX_BYTES, backupCount=1, encoding="utf-8", delay=True)
+        notes.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(notes)
+        log.setLevel(logging.INFO)
+        try:
+            asyncio.run(tree())
+        finally:
+            log.removeHandler(notes)
+            notes.close()

@@ -184,6 +184,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------ parser
     def on_message_begin(self) -> None:
         self._request = Request()
+        self._head_bytes = self._head_bytes or 1  # a head has begun, behind another request in the same piece of data
         if self.state not in {HEAD, WORK}:
             self.state, self._since = HEAD, self.loop.time()
 
