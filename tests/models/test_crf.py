@@ -1,0 +1,159 @@
+"""The crf family: against CRFsuite, on long texts, without numba, on real résumés."""
+
+import os
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pycrfsuite
+import pytest
+
+from wenfang.core.errors import Broken, Invalid
+from wenfang.core.examples import Examples, Span
+from wenfang.models import Curve, families
+from wenfang.models.spans import span_f1
+from wenfang.models.tags import TagSet
+
+Crf = families.get("crf")
+DATA = Path(os.environ.get("WENFANG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "resume_ner"
+
+
+def letters(n=200, seed=0):
+    """Names after 找, places before 市, both of one to three characters, in noise."""
+    rng = random.Random(seed)
+    texts, spans = [], []
+    for _ in range(n):
+        text, found = "", []
+        for _ in range(rng.randint(0, 3)):
+            text += "".join(rng.choice("的了在是我有和") for _ in range(rng.randint(1, 4)))
+            name = "".join(rng.choice("天地玄黄宇宙洪荒") for _ in range(rng.randint(1, 3)))
+            if rng.random() < 0.5:
+                text += "找"
+                found.append(Span(len(text), len(text) + len(name), "人"))
+                text += name
+            else:
+                found.append(Span(len(text), len(text) + len(name), "地"))
+                text += name + "市"
+        texts.append(text)
+        spans.append(tuple(found))
+    return Examples("tagging", texts, spans=spans)
+
+
+def f1(model, data):
+    return span_f1([o.spans for o in model.predict(data.texts)], data.spans)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Crf(task="tagging").fit(letters())
+
+
+@pytest.mark.parametrize("hyper", [{}, {"algorithm": "sgd"}, {"passes": 0}, {"c1": 0.0}, {"min_count": 3}, {"c1": 0.0, "c2": 0.0, "iterations": 3}])
+def test_every_setting_learns(hyper):
+    model = Crf(Crf.Hyper(**hyper), task="tagging").fit(letters(), letters(30, 1))
+    assert f1(model, letters(100, 2)) > 0.9
+
+
+def test_not_worse_than_crfsuite(tmp_path):
+    train, test = letters(60, 3), letters(200, 4)
+    model = Crf(Crf.Hyper(passes=0, iterations=60, c1=0.0, c2=0.01), task="tagging").fit(train)
+    tags = TagSet(("人", "地"))
+    trainer = pycrfsuite.Trainer(verbose=False)
+
+    def features(text):
+        rows = model.contexts_.windows([text]).rows
+        return [[str(r) for r in row if r] for row in rows.tolist()]
+
+    for text, spans in zip(train.texts, train.spans, strict=True):
+        trainer.append(features(text), [tags.names[t] for t in tags.encode(spans, len(text))])
+    trainer.set_params({"c1": 0.0, "c2": 0.01, "max_iterations": 60, "feature.possible_transitions": True, "feature.possible_states": True})
+    trainer.train(str(tmp_path / "m"))
+    tagger = pycrfsuite.Tagger()
+    tagger.open(str(tmp_path / "m"))
+    number = {n: i for i, n in enumerate(tags.names)}
+    theirs = [tags.decode([number[t] for t in tagger.tag(features(text))]) for text in test.texts]
+    ours = [o.spans for o in model.predict(test.texts)]
+    assert span_f1(ours, test.spans) >= span_f1(theirs, test.spans) - 0.005
+    assert span_f1(ours, theirs) > 0.9
+    ends = trainer.logparser.last_iteration["loss"]
+    rules = model._rules()
+    from wenfang.models.chain_fit import Chain
+
+    chain = Chain(model.contexts_.windows(train.texts), np.concatenate([tags.encode(s, len(t)) for t, s in zip(train.texts, train.spans, strict=True)]), rows=len(model.contexts_), legal=rules[0], first=rules[1], last=rules[2])  # fmt: skip
+    loss, _ = chain.objective(np.concatenate([model.weights_.astype(float).ravel(), model.transitions_.astype(float).ravel()]), c2=0.01)
+    assert loss <= ends * 1.02 + 0.05  # the same objective but for the paths that BIOES forbids
+
+
+def test_the_score_is_the_probability_of_the_path(model):
+    data = letters(300, 5)
+    outputs = model.predict(data.texts)
+    right = np.mean([o.spans == s for o, s in zip(outputs, data.spans, strict=True)])
+    assert np.mean([o.score for o in outputs]) == pytest.approx(right, abs=0.1)
+    assert model.predict([""])[0].score == 1.0
+
+
+def test_a_hundred_thousand_characters(model):
+    text = "".join(letters(4000, 6).texts)
+    text = (text * (100_000 // len(text) + 1))[:100_000]
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    (answer,) = model.predict([text])
+    assert time.process_time() - started < 5
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 400e6
+    assert len(answer.spans) > 10_000
+    assert 0.0 <= answer.score <= 1.0
+
+
+def test_without_numba_the_answers_are_equal(model, monkeypatch):
+    texts = [*letters(150, 7).texts, "", "天" * 3000, "\0\ud800😀"]
+    with_numba = model.predict(texts)
+    monkeypatch.setattr(sys.modules[Crf.__module__], "available", lambda: False)
+    assert model.predict(texts) == with_numba
+    assert [model.predict([t])[0] for t in texts] == with_numba
+
+
+def test_spans_that_do_not_fit_are_refused():
+    with pytest.raises(Invalid, match=r"model\.bad-span"):
+        Crf(task="tagging").fit(Examples("tagging", ["天地"], spans=[(Span(0, 3, "x"),)]))
+
+
+def test_time_over_stops_early():
+    curve = Curve(deadline=0.0)
+    model = Crf(Crf.Hyper(passes=100), task="tagging").fit(letters(), None, curve)
+    assert curve.steps == []
+    assert len(model.predict(["找天地"])) == 1
+
+
+def test_damaged_weights_are_refused(model, tmp_path):
+    model.save(tmp_path)
+    path = tmp_path / "crf.safetensors"
+    good = path.read_bytes()
+    for bad in (b"", good[: len(good) // 2], b"\xff" * 64):
+        path.write_bytes(bad)
+        with pytest.raises(Broken, match=r"model\.damaged"):
+            Crf.load(tmp_path, task="tagging", hyper=model.hyper, labels=model.labels_)
+    path.write_bytes(good)
+    with pytest.raises(Broken, match=r"model\.damaged"):
+        Crf.load(tmp_path, task="tagging", hyper=model.hyper, labels=["人"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="no Resume NER: set WENFANG_TEST_DATA")
+def test_real_resumes():
+    def read(name):
+        texts, spans = [], []
+        for block in (DATA / name).read_text(encoding="utf-8").strip().split("\n\n"):
+            rows = [line.split(" ") for line in block.splitlines()]
+            found, start = [], 0
+            for i, (_, tag) in enumerate(rows):
+                start = i if tag[0] in "BS" else start
+                if tag[0] in "ES":
+                    found.append(Span(start, i + 1, tag[2:]))
+            texts.append("".join(r[0] for r in rows))
+            spans.append(tuple(found))
+        return Examples("tagging", texts, spans=spans)
+
+    model = Crf(task="tagging").fit(read("train.char.bmes"))
+    assert f1(model, read("dev.char.bmes")) > 0.925

@@ -1,0 +1,155 @@
+"""The linear family: odd settings, many labels, calibration, damaged files, real titles."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wenfang.core.errors import Broken, Invalid
+from wenfang.core.examples import Examples
+from wenfang.models import Curve, families
+from wenfang.models.calibration import fit_sharpness, softmax
+
+Linear = families.get("linear")
+DATA = Path(os.environ.get("WENFANG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "thucnews_titles"
+
+
+def noisy(n, classes=3, noise=0.3, seed=0):
+    """Texts with one mark of their class, some of them mislabelled: the best possible accuracy is known."""
+    rng = random.Random(seed)
+    texts, labels = [], []
+    for _ in range(n):
+        c = rng.randrange(classes)
+        texts.append("".join(rng.choice("天地玄黄宇宙洪荒") for _ in range(8)) + chr(0x7530 + c))
+        labels.append(str(rng.randrange(classes) if rng.random() < noise else c))
+    return Examples("classification", texts, labels)
+
+
+def many(labels, each=4, seed=0):
+    rng = random.Random(seed)
+    texts = [chr(0x5000 + i % 300) + chr(0x6000 + i // 300) + rng.choice("天地玄黄") for i in range(labels) for _ in range(each)]
+    return Examples("classification", texts, [f"类 {i:05d}" for i in range(labels) for _ in range(each)])
+
+
+def accuracy(model, data):
+    return np.mean([o.label == y for o, y in zip(model.predict(data.texts), data.labels, strict=True)])
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_scores_are_frequencies(valid):
+    model = Linear(task="classification").fit(noisy(2000), noisy(600, seed=1) if valid else None)
+    fresh = noisy(2000, seed=2)
+    outputs = model.predict(fresh.texts)
+    right = np.mean([o.label == y for o, y in zip(outputs, fresh.labels, strict=True)])
+    assert right > 0.75  # 0.8 is the best possible
+    assert np.mean([o.score for o in outputs]) == pytest.approx(right, abs=0.05)
+
+
+def test_temperature_is_found():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(5000, 4))
+    p = softmax(scores, 2.5)
+    targets = (p.cumsum(axis=1) > rng.random((5000, 1))).argmax(axis=1)
+    assert fit_sharpness(scores, targets, default=1.0) == pytest.approx(2.5, rel=0.1)
+    assert fit_sharpness(scores[:5], targets[:5], default=1.5) == 1.5
+
+
+@pytest.mark.parametrize("hyper", [{"blend": 0.0}, {"balanced": True}, {"ngram_min": 2, "ngram_max": 2}, {"min_count": 10_000}, {"sharpness": 2.0}, {"epochs": 1}])
+def test_every_setting_gives_a_model(hyper, tmp_path):
+    model = Linear(Linear.Hyper(**hyper), task="classification").fit(noisy(300))
+    model.save(tmp_path)
+    again = Linear.load(tmp_path, task="classification", hyper=model.hyper, labels=model.labels_)
+    texts = [*noisy(50, seed=3).texts, ""]
+    assert again.predict(texts, top_k=3) == model.predict(texts, top_k=3)
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="ngram_min is above"):
+        Linear.Hyper(ngram_min=3, ngram_max=2)
+    with pytest.raises(ValueError, match="greater than 0"):
+        Linear.Hyper(c=0)
+
+
+def test_balanced_finds_the_rare():
+    rng = random.Random(0)
+    texts = ["".join(rng.choice("天地玄黄宇宙洪荒") for _ in range(6)) + ("稀" if rng.random() < 0.5 else "") for _ in range(2000)]
+    labels = ["rare" if "稀" in t and rng.random() < 0.2 else "often" for t in texts]
+    data = Examples("classification", texts, labels)
+    found = {b: sum(o.label == "rare" for o in Linear(Linear.Hyper(balanced=b), task="classification").fit(data).predict(texts)) for b in (False, True)}
+    assert found[True] > 2 * found[False] + 100
+
+
+def test_unseen_texts_get_an_answer_that_is_not_sure():
+    model = Linear(task="classification").fit(noisy(500))
+    (answer,) = model.predict(["zzzz"])
+    assert answer.score < 0.6
+
+
+def test_ten_thousand_labels_stay_small(tmp_path):
+    data = many(10_000, each=3)
+    model = Linear(Linear.Hyper(epochs=1, min_count=1), task="classification").fit(data)
+    model.save(tmp_path)
+    assert (tmp_path / "prototypes.safetensors").stat().st_size < 60e6
+    again = Linear.load(tmp_path, task="classification", hyper=model.hyper, labels=model.labels_)
+    some = data.take(range(0, 30_000, 101))
+    assert accuracy(again, some) > 0.95
+    odd = [*some.texts[:20], "", "天" * 10_000, "zzz"]
+    together = again.predict(odd, top_k=5)
+    assert together == [again.predict([t], top_k=5)[0] for t in odd]
+    assert all(len(o.scores) == 5 for o in together)
+
+
+def test_prototypes_sum_in_pieces_alike(monkeypatch):
+    data = many(300, each=6)
+    model = Linear(Linear.Hyper(epochs=2, min_count=1), task="classification").fit(data)
+    long = "".join(data.texts[:400])
+    whole = model.predict([long, "天", *data.texts[:5]], top_k=3)
+    monkeypatch.setattr("wenfang.models.heads._EXPANDED_MAX", 100)
+    pieces = model.predict([long, "天", *data.texts[:5]], top_k=3)
+    assert [o.score for o in pieces] == pytest.approx([o.score for o in whole], rel=1e-3)
+    assert [model.predict([t], top_k=3)[0] for t in [long, "天", *data.texts[:5]]] == pieces
+
+
+def test_time_over_stops_between_epochs():
+    curve = Curve(deadline=0.0)
+    model = Linear(Linear.Hyper(epochs=200, sharpness=1.0), task="classification").fit(noisy(500), noisy(100), curve)
+    assert [s.step for s in curve.steps if s.loss is not None] == [1]
+    assert accuracy(model, noisy(200, seed=5)) > 0.5
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    model = Linear(task="classification").fit(noisy(300))
+    model.save(tmp_path)
+    path = tmp_path / "dense.safetensors"
+    good = path.read_bytes()
+
+    def load(labels=model.labels_):
+        return Linear.load(tmp_path, task="classification", hyper=model.hyper, labels=labels)
+
+    for bad in (b"", good[: len(good) // 2], b"\xff" * 100, b"{}" + good):
+        path.write_bytes(bad)
+        with pytest.raises(Broken, match=r"model\.damaged"):
+            load()
+    path.write_bytes(good)
+    with pytest.raises(Broken, match=r"model\.damaged"):
+        load([*model.labels_, "more"])
+    path.unlink()
+    with pytest.raises(Broken, match=r"model\.damaged"):
+        load()
+
+
+def test_an_unfitted_model_says_so():
+    with pytest.raises(Invalid, match=r"model\.not-fitted"):
+        Linear(task="classification").predict(["天"])
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no THUCNews titles: set WENFANG_TEST_DATA")
+def test_real_titles():
+    def read(name, n):
+        rows = [line.split("\t") for line in (DATA / name).read_text(encoding="utf-8").splitlines()[:n]]
+        return Examples("classification", [r[0] for r in rows], [r[1] for r in rows])
+
+    model = Linear(Linear.Hyper(sharpness=3.0), task="classification").fit(read("dev.txt", 8000))
+    assert accuracy(model, read("train_part.txt", 5000)) > 0.84
