@@ -88,7 +88,7 @@ def _escape(text: str) -> str:
 def printable(text: str) -> str:
     r"""``text`` without control characters: data must not steer the terminal.
 
-    >>> printable("a\\x1b[2Jb")
+    >>> printable("a\x1b[2Jb")
     'a�[2Jb'
     """
     return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} and c not in "\n\t" else c for c in text)
