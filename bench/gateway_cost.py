@@ -6,7 +6,8 @@ Echo-like replicas, key check and metrics on, one short text a request, keep-ali
 import json
 
 from bench import load
-from bench._gateway import KEY, World, texts
+from bench._bert_like import texts
+from bench._gateway import KEY, World
 
 
 def main(seconds=4.0, replicas=1):

@@ -243,14 +243,18 @@ class Supervisor:
             if group:
                 await self._end(group, GRACE_S.get(kind, 5.0))
 
+    def _remove_sockets(self) -> None:
+        """The lock is ours and no child lives: nobody listens there, whoever left them."""
+        for stale in self.home.run.glob("*.sock*"):
+            stale.unlink(missing_ok=True)
+
     async def run(self, processes: Sequence[Process]) -> None:
         """Start ``processes``, answer calls, and return when everything has been stopped."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.shutdown)
         path = self.home.run / "supervisor.sock"
-        for stale in self.home.run.glob("*.sock"):  # the lock is ours: whoever listened there is dead
-            stale.unlink(missing_ok=True)
+        self._remove_sockets()
         server = await asyncio.start_unix_server(self._serve, sock=listening_socket(path))
         rotation = loop.create_task(self._rotate_logs())
         try:
@@ -261,7 +265,7 @@ class Supervisor:
         finally:
             rotation.cancel()
             server.close()
-            path.unlink(missing_ok=True)
+            self._remove_sockets()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
         if self._fatal is not None:
