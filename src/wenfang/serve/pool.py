@@ -192,7 +192,10 @@ class Pool:
     def set_sockets(self, sockets: Sequence[str]) -> None:
         """Have exactly these replicas; batches of those that leave are answered elsewhere."""
         for path in set(self._replicas) - set(sockets):
-            self._replicas.pop(path).close()
+            leaving = self._replicas.pop(path)
+            if leaving in self._free:
+                self._free.remove(leaving)
+            leaving.close()
             self._tasks.pop(path).cancel()
         for path in sockets:
             if path not in self._replicas:
@@ -294,6 +297,10 @@ class Pool:
         self._dispatching = False
         free, waiting = self._free, self.waiting
         while free and waiting:
+            transport = free[0].transport
+            if transport is None or transport.is_closing():  # it has just died; ``connection_lost`` is on its way
+                del free[0]
+                continue
             # least loaded: among the free ones, who has been free longest; a lone big request is shared out
             limit = -(-len(waiting) // len(free))
             batch = choose(waiting, free[0].curve, limit)
