@@ -6,6 +6,7 @@ Imports the compiled loops, so only training comes here. Knows nothing of texts 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,17 @@ __all__ = ["Chain"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 Score = Callable[[], float | None]
 
 _SLICE = 2000
 """Sentences between two looks at the clock."""
+_LARGE = 8_000_000
+"""Weights from which on the Hessian's estimate remembers less: a pair of vectors costs eight bytes for each weight."""
+
+
+class _TimeOver(Exception):
+    """The deadline passed in the middle of an iteration."""
 
 
 class Chain:
@@ -72,15 +80,23 @@ class Chain:
             return curve.late()
 
         start = np.concatenate([self.weights.ravel(), self.transitions.ravel()])
-        put(minimise(lambda x: self.objective(x, c2=c2), start, c1=c1, iterations=iterations, watch=watch).x)
+        memory = 5 if start.size < _LARGE else 3
+        try:
+            put(minimise(lambda x: self.objective(x, c2=c2, late=curve.late), start, c1=c1, iterations=iterations, memory=memory, watch=watch).x)
+        except _TimeOver:  # the weights are those of the last whole iteration
+            return
 
-    def objective(self, x: F32, *, c2: float) -> tuple[float, F32]:
-        """Negative log-likelihood plus ``c2 |x|²`` at ``x`` (weights, then transitions), and its gradient."""
-        L, cut = len(self.first), self.weights.size
+    def objective(self, x: Floats, *, c2: float, late: Callable[[], bool] = bool) -> tuple[float, Floats]:
+        """Negative log-likelihood plus ``c2 |x|²`` at ``x`` (weights, then transitions), and its gradient; ``late`` is asked now and then."""
+        L, cut, n = len(self.first), self.weights.size, len(self.windows.starts) - 1
         weights, transitions = x[:cut].reshape(-1, L), x[cut:].reshape(L, L)
-        gradient = np.zeros_like(x)
-        pairs = np.zeros((L, L))
-        loss = chain.objective(self.windows.rows, self.windows.starts, self.tags, weights, transitions, self.legal, self.first, self.last, gradient[:cut].reshape(-1, L), pairs)
+        gradient, pairs, loss = np.zeros_like(x), np.zeros((L, L)), 0.0
+        rows = gradient[:cut].reshape(-1, L)
+        for at in range(0, n, _SLICE):
+            starts = self.windows.starts[at : at + _SLICE + 1]
+            loss += float(chain.objective(self.windows.rows, starts, self.tags, weights, transitions, self.legal, self.first, self.last, rows, pairs))
+            if late():
+                raise _TimeOver
         gradient[cut:] = pairs.ravel()
         gradient += x.dtype.type(2.0 * c2) * x
-        return float(loss) + c2 * float(x @ x), gradient
+        return loss + c2 * float(x @ x), gradient

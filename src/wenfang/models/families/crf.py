@@ -32,8 +32,8 @@ __all__ = ["Crf", "CrfHyper"]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-_CELLS_MAX = 30_000_000
-"""Weights a model may hold: 60 MB in a bundle."""
+_CELLS_MAX = 16_000_000
+"""Weights a model may hold: 32 MB in a bundle, below 1 GB while it learns."""
 _BLOCK_CHARS = 1 << 16
 _Decoder = Callable[[F32, F64, npt.NDArray[np.int64], F32, F64, F64, F64, npt.NDArray[np.int32], F64, F64], None]
 _FORMAT = {"keys": (np.uint64, 1), "sizes": (np.int64, 1), "weights": (np.float16, 2), "transitions": (np.float32, 2), "tags": (np.int64, 1)}
