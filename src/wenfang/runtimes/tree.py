@@ -20,20 +20,26 @@ __all__ = ["main", "wait_ready"]
 
 
 def wait_ready(host: str, port: int, timeout_s: float) -> bool:
-    """Whether ``/readyz`` answers 200 within the time."""
+    """Whether the gateway and the control process behind it answer 200 within the time."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         connection = http.client.HTTPConnection(host, port, timeout=2.0)
         try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
+            if all(_status(connection, path) == 200 for path in ("/readyz", "/control/alive")):
                 return True
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass  # not listening yet
         finally:
             connection.close()
         time.sleep(0.05)
     return False
+
+
+def _status(connection: http.client.HTTPConnection, path: str) -> int:
+    connection.request("GET", path)
+    with connection.getresponse() as reply:
+        reply.read()
+        return reply.status
 
 
 def _announce(plan: dict[str, Any]) -> None:
