@@ -106,7 +106,7 @@ class Tree:
         while time.monotonic() < until:
             assert self.process.poll() is None, self.process.stdout.read()[-3000:]
             with contextlib.suppress(OSError):
-                if request(self.port, "GET", "/readyz")[0] == 200:
+                if request(self.port, "GET", "/readyz")[0] == request(self.port, "GET", "/control/alive")[0] == 200:
                     return
             time.sleep(0.05)
         raise AssertionError("not ready; " + "".join(p.read_text()[-1500:] for p in self.home.glob("logs/*.log")))

@@ -60,6 +60,7 @@ class Jobs(Section):
     """[jobs] background work."""
 
     parallel: int = Field(1, ge=1, le=64, description="jobs that run at once")
+    heartbeat_s: float = Field(60.0, ge=1, description="a job whose process has not stirred for so long is killed and started again")
     attempts: int = Field(2, ge=1, le=10, description="starts of a job whose process died")
 
 

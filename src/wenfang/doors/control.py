@@ -13,6 +13,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -227,7 +228,13 @@ def main(arguments: dict[str, Any]) -> None:
     path.unlink(missing_ok=True)
     os.umask(0o077)
     server = uvicorn.Server(uvicorn.Config(create_app(control.studio), uds=str(path), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=10))
-    threading.Thread(target=control.start, name="reconcile", daemon=True).start()
+
+    def follow() -> None:
+        while not server.started:  # routes mean "ready" to a gateway: first listen, then write them
+            time.sleep(0.01)
+        control.start()
+
+    threading.Thread(target=follow, name="reconcile", daemon=True).start()
     try:
         server.run()
     finally:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from pydantic import BaseModel
 
 from wenfang.core.errors import Broken, WenfangError
@@ -13,9 +16,11 @@ from wenfang.guard.roles import Actor, require
 
 from .app import Studio
 
-__all__ = ["JobRunner", "queue_job"]
+__all__ = ["HEARTBEAT", "JobRunner", "queue_job"]
 
 ENTRY = "wenfang.studio.work:main"
+HEARTBEAT = "heartbeat"
+"""File in a job's folder that its process touches every second."""
 
 
 def queue_job(studio: Studio, op: Operation, actor: Actor, request: BaseModel, request_id: str = "") -> Job:
@@ -51,13 +56,21 @@ class JobRunner:
         for job in running:
             if job.id not in alive:
                 self._died(job)
-        for id in alive:
+        for id, process in alive.items():
             job = self.studio.tables.get(Job, id)
             if job is None or job.state == "cancelled":
                 self.runtime.stop(f"job-{id}", grace_s=5.0)
+            elif self._silent(job, process):
+                self.runtime.stop(f"job-{id}", grace_s=0.0)
         room = self.studio.settings.jobs.parallel - len([j for j in running if j.id in alive])
         for job in self.studio.tables.find(Job, where={"state": "queued"}, limit=max(room, 0)) if room > 0 else []:
             self._start(job)
+
+    def _silent(self, job: Job, process: dict[str, Any]) -> bool:
+        """Whether the process has not touched its heartbeat for too long: stopped, swapped to death, or stuck in a lock."""
+        beat = self.studio.home.jobs / job.id / HEARTBEAT
+        last = max(beat.stat().st_mtime if beat.is_file() else 0.0, process["started_at"] or time.time())
+        return time.time() - last > self.studio.settings.jobs.heartbeat_s
 
     def _start(self, job: Job) -> None:
         started = job.model_copy(update={"state": "running", "revision": job.revision + 1, "attempts": job.attempts + 1, "started_at": now()})

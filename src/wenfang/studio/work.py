@@ -25,6 +25,7 @@ from wenfang.guard.roles import LOCAL, Actor
 
 from . import operations
 from .app import Studio
+from .queue import HEARTBEAT
 from .wiring import open_worker
 
 __all__ = ["FileProgress", "main"]
@@ -80,6 +81,13 @@ def actor_by_id(studio: Studio, id: str) -> Actor:
     return actor_of(key) if key is not None else Actor(id=id, name=id, role="none", permissions=frozenset(), project=None, local=False)
 
 
+def _beat(path: Path) -> None:
+    """Touch the heartbeat as long as this process can run at all."""
+    while True:
+        path.touch()
+        time.sleep(1.0)
+
+
 def main(arguments: dict[str, Any]) -> None:
     """Entry of a job's process: run the operation of one job and end it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -92,6 +100,7 @@ def main(arguments: dict[str, Any]) -> None:
     folder = home.jobs / job.id
     folder.mkdir(parents=True, exist_ok=True)
     progress = FileProgress(folder / "progress.json")
+    threading.Thread(target=_beat, args=(folder / HEARTBEAT,), name="heartbeat", daemon=True).start()
 
     def stop(*_: object) -> None:
         progress.stop.set()
