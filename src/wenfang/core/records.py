@@ -158,10 +158,11 @@ class Service(Record):
     project: str
     name: str
     replicas: int
+    revision: int = 0
 
 
 class Job(Record):
-    """Long work in a process of its own. The only record that changes: each change raises ``revision``."""
+    """Long work in a process of its own. Records that change (jobs, keys, services) raise ``revision`` each time."""
 
     table = "jobs"
     prefix = "jb"

@@ -69,6 +69,8 @@ def guess_fields(
     for name in (text, label, id, group):
         if name is not None and name not in look.columns:
             raise Invalid("dataset.column-missing", file=file, column=name, found=look.columns[:50], near=nearest(name, look.columns))
+    if text is not None and text == label:
+        raise Invalid("dataset.same-column", file=file, column=text)
     if earlier is not None:
         text = text or (earlier.text if earlier.text in look.columns else None)
         label = label or (earlier.label if earlier.label in look.columns else None)

@@ -141,6 +141,8 @@ class Remote(StudioClient):
     def _send(self, method: str, path: str, **more: Any) -> Any:
         try:
             reply = self._http.request(method, path, **more)
+        except UnicodeEncodeError as e:
+            raise Invalid("client.not-unicode") from e
         except httpx.HTTPError as e:
             raise Broken("client.no-answer", url=str(self._http.base_url), reason=str(e) or type(e).__name__) from e
         if reply.status_code >= 400:
@@ -162,7 +164,7 @@ class Remote(StudioClient):
                 fields[name] = str(path.absolute())
                 continue
             if not path.is_file():
-                raise NotFound("data.no-file", path=value)
+                raise NotFound("data.no-file", path=value, reason="No such file")
             with path.open("rb") as f:
                 params = {"file_name": path.name, "project": fields.get("project", "default")}
                 fields[name] = (

@@ -11,6 +11,7 @@ import base64
 import json
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -34,7 +35,7 @@ from wenfang.core.operation import Operation
 from wenfang.core.settings import load_settings
 from wenfang.core.version import __version__
 from wenfang.guard.keyring import Keyring
-from wenfang.guard.roles import LOCAL, Actor
+from wenfang.guard.roles import LOCAL, Actor, require
 from wenfang.studio import operations
 from wenfang.studio.app import Studio
 from wenfang.studio.queue import queue_job
@@ -46,6 +47,9 @@ from .openapi import docs_page, openapi_document
 __all__ = ["create_app", "main"]
 
 BODY_MAX_BYTES = 8 << 20
+DRAIN_MAX_BYTES = 64 << 20
+STATUS = {"http.body-too-large": 413, "http.wrong-content-type": 415}
+"""Where HTTP has a finer word than the class of the error."""
 log = logging.getLogger("wenfang.control")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -118,6 +122,18 @@ def _basic_password(value: str) -> str:
         return ""
 
 
+async def _drain(raw: Request) -> None:
+    """Read what is left of a refused body, so that the answer is not lost with a connection closed in the middle of it."""
+    size = 0
+    try:
+        async for chunk in raw.stream():
+            size += len(chunk)
+            if size > DRAIN_MAX_BYTES:
+                return
+    except (ClientDisconnect, RuntimeError):  # the client has gone, or the body was read already
+        return
+
+
 def _guarded(endpoint: Endpoint) -> Endpoint:
     """Every error becomes a problem document in the reader's language; every answer carries the request id."""
 
@@ -127,8 +143,10 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         try:
             response = await endpoint(raw)
         except WenfangError as e:
-            lang = raw.headers.get("accept-language", "en")
-            response = JSONResponse(e.problem(lang, request_id), e.status, media_type="application/problem+json")
+            await _drain(raw)
+            status = STATUS.get(e.code, e.status)
+            problem = {**e.problem(raw.headers.get("accept-language", "en"), request_id), "status": status}
+            response = JSONResponse(problem, status, media_type="application/problem+json")
             if "retry_after_s" in e.fields:
                 response.headers["Retry-After"] = str(int(e.fields["retry_after_s"]) + 1)
             if e.status == 401:
@@ -160,8 +178,9 @@ def _upload(op: Operation, studio: Studio, keyring: Keyring) -> Endpoint:
         actor = await asyncio.to_thread(principal, raw, keyring)
         query = dict(raw.query_params)
         name = Path(query.get("file_name", "")).name
-        if not name or len(name.encode()) > 200:
+        if name in {"", ".", ".."} or len(name.encode(errors="replace")) > 200 or not name.isprintable():
             raise Invalid("http.bad-file-name")
+        await asyncio.to_thread(require, actor, op.permission, query.get("project", "default"))  # before a byte is kept
         declared = raw.headers.get("content-length")
         blob, size = await _receive(raw, studio, studio.settings.serve.upload_max_bytes)
         if declared is not None and int(declared) != size:
@@ -234,6 +253,10 @@ def main(arguments: dict[str, Any]) -> None:
             time.sleep(0.01)
         control.start()
 
+    def linger(*_: object) -> None:
+        """Do nothing: uvicorn ends by itself."""
+
+    signal.signal(signal.SIGTERM, linger)  # uvicorn raises it again when it is done; the default would end us before we close
     threading.Thread(target=follow, name="reconcile", daemon=True).start()
     try:
         server.run()

@@ -15,7 +15,7 @@ from wenfang.core.errors import NotFound, WenfangError
 from wenfang.core.registry import nearest
 
 from .pool import Limits, Pool
-from .routing import RoutedModel, RoutedService, RoutingTable, read_table
+from .routing import Principal, RoutedModel, RoutedService, RoutingTable, read_table
 
 __all__ = ["Router"]
 
@@ -89,15 +89,17 @@ class Router:
         except WenfangError as e:
             log.info("no routing table yet: %s", e)
 
-    def service(self, name: str) -> RoutedService:
-        """The service called ``name``.
+    def service(self, name: str, principal: Principal | None = None) -> RoutedService:
+        """The service called ``name``; to a key of one project, services of others look like none.
 
         Raises:
             NotFound: `serve.unknown-service`.
         """
         service = self.table.services.get(name)
-        if service is None:
-            raise NotFound("serve.unknown-service", service=name[:80], near=nearest(name[:80], list(self.table.services)))
+        scope = principal.project if principal is not None else None
+        if service is None or scope not in {None, service.project}:
+            seen = [n for n, s in self.table.services.items() if scope in {None, s.project}]
+            raise NotFound("serve.unknown-service", service=name[:80], near=nearest(name[:80], seen) or "—")
         return service
 
     def target(self, service: RoutedService) -> tuple[Pool, RoutedModel]:

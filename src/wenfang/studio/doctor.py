@@ -52,6 +52,8 @@ def _settings(home: Home) -> list[dict[str, Any]]:
 
 
 def _permissions(home: Home) -> list[dict[str, Any]]:
+    if home.root.exists() and not home.root.is_dir():
+        return [_finding("bad", "not-writable", path=str(home.root))]
     if not home.root.is_dir():
         return [_finding("ok", "no-home", path=str(home.root))]
     loose = [p.name for p in home.keys.glob("*") if p.suffix != ".pub" and p.stat().st_mode & 0o077]

@@ -55,9 +55,11 @@ def local_path(studio: Studio, reference: str, folder: Path) -> Path:
         return target
     if studio.actor is None or not studio.actor.local:
         raise Denied("data.path-is-local")
-    path = Path(reference).expanduser()
-    if not path.exists():
-        raise NotFound("data.no-file", path=reference)
-    if not path.is_file():
-        raise Invalid("data.not-a-file", path=reference)
+    try:
+        path = Path(reference).expanduser()
+        path.stat()
+        if not path.is_file():
+            raise Invalid("data.not-a-file", path=reference)
+    except (OSError, ValueError, RuntimeError) as e:  # not there, no permission, too long, a NUL, an unknown ~user
+        raise NotFound("data.no-file", path=reference[:200], reason=getattr(e, "strerror", None) or str(e)) from e
     return path

@@ -116,10 +116,10 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     from wenfang.models import families
     from wenfang.select.selection import Limits, select
 
+    chosen = {n: families.get(n) for n in (request.families or families.names())}
     version, card, notes = _data(studio, request)
     splits = _splits(studio, version, request)
     work = studio.home.jobs / f"selection-{_request_hash(request, version)}"
-    chosen = {n: families.get(n) for n in (request.families or families.names())}
     limits = Limits(max_latency_ms=request.max_latency_ms, max_size_bytes=request.max_size_bytes, max_memory_bytes=request.max_memory_bytes)
     outcome = select(
         splits["train"], splits["valid"], splits["test"], families=chosen, host=studio.host, limits=limits, budget_s=request.budget_s, seed=request.seed,

@@ -111,8 +111,11 @@ def deploy_version(studio: Studio, service_name: str, version: ModelVersion, rep
     found = studio.tables.find(Service, where={"name": service_name}, limit=1)
     if found and found[0].project != version.project:
         raise Conflict("service.name-taken", service=service_name)
-    if found:
+    if found and replicas in {0, found[0].replicas}:
         service = found[0]
+    elif found:
+        service = found[0].model_copy(update={"replicas": replicas, "revision": found[0].revision + 1})
+        studio.update(service, found[0].revision)
     else:
         service = Service(id=new_id("sv"), project=version.project, name=service_name, replicas=replicas or studio.settings.serve.replicas or len(os.sched_getaffinity(0)))
         studio.put(service)

@@ -145,7 +145,13 @@ class Serving:
 
     def _ensure(self, version: ModelVersion, index: int, folder: Path) -> None:
         label = f"{version.name}:{version.number}"
-        arguments = {"bundle": str(folder), "socket": str(replica_socket(self.run, version.id, index)), "keys": str(self.studio.home.keys), "name": label}
+        arguments = {
+            "bundle": str(folder),
+            "socket": str(replica_socket(self.run, version.id, index)),
+            "keys": str(self.studio.home.keys),
+            "name": label,
+            "batch_max": self.studio.settings.serve.batch_max,
+        }
         self.runtime.ensure(f"replica-{version.id}-{index}", "wenfang.serve.replica:main", arguments, restart=True)
 
     def _wait(self, version: ModelVersion, index: int, folder: Path, until: float) -> None:

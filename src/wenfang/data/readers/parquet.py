@@ -66,7 +66,9 @@ class Parquet(Reader):
     def _named(self, column: pl.Series, name: str) -> pl.Series:
         names = self._names.get(name)
         if names is None or not column.dtype.is_integer():
-            return column.cast(pl.String) if column.dtype != pl.Binary else column.cast(pl.String, strict=False)
+            if column.dtype != pl.Binary:
+                return column.cast(pl.String)
+            return pl.Series(column.name, [_utf8(v) for v in column.to_list()], dtype=pl.String)
         return column.cast(pl.Int64).replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String)
 
     def _objects(self, file: Any, columns: list[str], rows: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -113,3 +115,13 @@ def _name_of(value: Any, names: list[str]) -> Any:
     if isinstance(value, list):
         return [_name_of(v, names) for v in value]  # pyright: ignore[reportUnknownVariableType]
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _utf8(value: bytes | None) -> str | None:
+    """The text of a binary cell; None (a row to put aside) if it is none."""
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None

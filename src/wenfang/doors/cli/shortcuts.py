@@ -12,6 +12,7 @@ import click
 
 from wenfang.core.errors import Conflict, Invalid
 from wenfang.core.home import Home
+from wenfang.core.text import has_surrogate
 from wenfang.core.words import say
 
 from .up import address, become_tree, home_at, prepare_tree, say_first_key, start_detached, stop_tree
@@ -22,6 +23,7 @@ HOME = click.Option(["--home"], type=click.Path(), help="home folder; WENFANG_HO
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="print one JSON object at the end")
 SERVER = click.Option(["--server"], envvar="WENFANG_SERVER", help="URL of a remote studio")
 API_KEY = click.Option(["--api-key"], envvar="WENFANG_API_KEY", help="key for --server")
+PORT = click.IntRange(0, 65535)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
@@ -119,7 +121,10 @@ def _predict(service: str, texts: tuple[str, ...], top_k: int, home: str | None,
     from .session import open_studio
     from .terminal import answer_line, printable
 
-    asked = list(texts) or [line.rstrip("\n") for line in sys.stdin]
+    asked = list(texts) or [line.rstrip("\r\n") for line in sys.stdin]
+    for number, text in enumerate(asked, 1):
+        if has_surrogate(text):
+            raise Invalid("cli.not-utf8", number=number)
     if not asked:
         raise click.UsageError(say("cli.no-text"))
     with open_studio(home, server, api_key) as studio:
@@ -186,12 +191,12 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--serve"], is_flag=True, help="deploy the winner; starts the studio if none runs"),
     click.Option(["--detach"], is_flag=True, help="with --serve: return once it answers"),
     click.Option(["--host"], help="with --serve, if no studio runs"),
-    click.Option(["--port"], type=int, help="with --serve, if no studio runs"),
+    click.Option(["--port"], type=PORT, help="with --serve, if no studio runs"),
 ]
 
 COMMANDS: list[click.Command] = [
     click.Command("run", params=[*RUN_OPTIONS, HOME, SERVER, API_KEY, JSON], callback=_run, help=_run.__doc__),
-    click.Command("up", params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=int)], callback=_up, help=_up.__doc__),
+    click.Command("up", params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=PORT)], callback=_up, help=_up.__doc__),
     click.Command("down", params=[HOME], callback=_down, help=_down.__doc__),
     click.Command(
         "predict",
@@ -203,7 +208,7 @@ COMMANDS: list[click.Command] = [
     click.Command("doctor", params=[HOME, JSON], callback=_doctor, help=_doctor.__doc__),
     click.Command(
         "demo",
-        params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=int), click.Option(["--rows"], type=int, default=6000), click.Option(["--budget"], default="60s")],
+        params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=PORT), click.Option(["--rows"], type=int, default=6000), click.Option(["--budget"], default="60s")],
         callback=_demo,
         help=_demo.__doc__,
     ),

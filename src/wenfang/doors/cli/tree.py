@@ -22,6 +22,8 @@ from .session import open_studio, show
 
 __all__ = ["create_cli", "main"]
 
+USAGE = {"http.bad-request", "http.bad-json", "http.not-an-object", "cli.bad-duration", "cli.not-utf8", "cli.no-input"}
+"""Errors of the words typed, not of the work: exit code 2."""
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -130,7 +132,9 @@ def _read_input(name: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
         value = json.loads(text)
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise Invalid("cli.no-input", file=name, reason=e.strerror or str(e)) from e
+    except (ValueError, RecursionError) as e:
         raise Invalid("http.bad-json", reason=str(e)[:200]) from e
     if not isinstance(value, dict):
         raise Invalid("http.not-an-object", got=type(value).__name__)
@@ -144,7 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["WENFANG_LANG"] = words[words.index("--lang") + 1]
     try:
         code = create_cli().main(args=words, standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # what click makes of Ctrl-C
+        click.echo(say("cli.cancelled"), err=True)
         code = 130
     except click.ClickException as e:
         e.show()
@@ -154,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except Invalid as e:
         _print_error(e, words)
-        code = 2 if e.code.startswith("http.bad-request") else 1
+        code = 2 if e.code in USAGE else 1
     except WenfangError as e:
         _print_error(e, words)
         code = 1

@@ -59,7 +59,7 @@ class Desk:
             Broken: `serve.replica-died`, `serve.model-failed`.
         """
         router = self.router
-        service = router.service(name)
+        service = router.service(name, request.principal)
         authorise(request.principal, service)
         request.service = name
         pool, model = router.target(service)

@@ -87,7 +87,7 @@ class Inference(Protocol):
 
     def _about(self, request: Request, name: str, version: str | None, *, ready: bool) -> Response:
         router = self.desk.router
-        service = router.service(name)
+        service = router.service(name, request.principal)
         authorise(request.principal, service)
         request.service = name
         pool, model = router.target(service)
@@ -108,7 +108,7 @@ class Inference(Protocol):
         )
 
     async def _infer(self, request: Request, name: str, version: str | None) -> Response:
-        self.desk.router.service(name)
+        self.desk.router.service(name, request.principal)
         if b"inference-header-content-length" in request.headers:
             raise Invalid("gateway.bad-tensor", reason="the binary tensor extension is not spoken here")
         body = decode_json(request, _decoder)

@@ -59,7 +59,7 @@ class Predict(Protocol):
         if not name or "/" in name:
             raise NotFound("gateway.no-such-path", path=request.path[:200])
         only(request, "POST")
-        self.desk.router.service(name)
+        self.desk.router.service(name, request.principal)
         body = decode_json(request, _decoder)
         top_k = 1
         if body.parameters:

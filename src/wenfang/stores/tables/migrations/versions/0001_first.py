@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("created_at", TEXT, nullable=False),
         sa.Column("name", TEXT, nullable=False),
         sa.Column("project", TEXT, nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("body", TEXT, nullable=False),
         sa.UniqueConstraint("name", name="uq_services"),
     )
