@@ -289,7 +289,7 @@ def test_a_key_of_one_project_reaches_nothing_of_another(elsewhere, as_it_was):
         for path, body in writes:
             assert tree.call("POST", f"/api/v1/{path}", body, key=key)[0] in {403, 404}, (role, path)
         assert tree.call("POST", "/predict/tickets", {"inputs": ["x"]}, key=key)[0] == 404, role  # as if it were not there
-        assert tree.call("POST", "/v2/models/tickets/infer", {"inputs": [TENSOR]}, key=key)[0] == 403, role
+        assert tree.call("POST", "/v2/models/tickets/infer", {"inputs": [TENSOR]}, key=key)[0] == 404, role
 
 
 def test_paths_on_the_server_and_uploads_of_others_are_not_read_for_a_stranger(elsewhere, as_it_was, folder):
