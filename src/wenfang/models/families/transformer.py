@@ -41,7 +41,7 @@ class TransformerHyper(Hyper):
     hidden: int = Field(128, ge=8, le=2048, description="own encoder; a multiple of heads")
     heads: int = Field(4, ge=1, le=32, description="own encoder")
     ff: int = Field(512, ge=8, le=8192, description="own encoder: width of the feed-forward layer")
-    ngram_buckets: int = Field(1 << 16, ge=0, le=1 << 24, description="own encoder: rows of the hashed n-gram table; 0: characters alone")
+    ngram_buckets: int | None = Field(None, ge=0, le=1 << 24, description="own encoder: rows of the hashed n-gram table; 0: characters alone; None: 65536 to classify, 0 to tag")
     min_count: int = Field(2, ge=1, description="own encoder: rarer characters are unknown")
     head: Literal["crf", "softmax"] = Field("crf", description="tagging")
     max_length: int = Field(256, ge=4, le=8192, description="tokens read at once; longer texts are read in windows")
@@ -89,10 +89,14 @@ class Transformer(Model):
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
         """Small ones first, then deeper ones, then every pretrained directory."""
         longest = min(256, max(32, shape.length_max))
-        characters = shape.rows * shape.length_mean
-        buckets = 1 << int(np.clip(np.log2(max(1.0, characters / 4)), 12, 18))
-        epochs = float(round(np.clip((15e6 if shape.task == "classification" else 2e6) / max(1.0, characters), 4, 30)))
-        small = TransformerHyper(layers=1 if shape.task == "classification" else 2, max_length=longest, epochs=epochs, ngram_buckets=buckets)  # pyright: ignore[reportCallIssue]
+        characters = max(1.0, shape.rows * shape.length_mean)
+        if shape.task == "classification":  # n-grams carry the topic; hiding half of them keeps the network from learning them by heart
+            buckets = 1 << int(np.clip(np.log2(characters / 4), 12, 18))
+            epochs = float(round(np.clip(6e6 / characters, 4, 30)))
+            small = TransformerHyper(layers=1, max_length=longest, epochs=epochs, ngram_buckets=buckets, token_dropout=0.5, label_smoothing=0.1)  # pyright: ignore[reportCallIssue]
+        else:  # n-grams of few sentences are learned by heart: characters alone tag better
+            epochs = float(round(np.clip(1.5e6 / characters, 6, 30)))
+            small = TransformerHyper(layers=2, max_length=longest, epochs=epochs, ngram_buckets=0, patience=5)  # pyright: ignore[reportCallIssue]
         yield small
         yield small.model_copy(update={"layers": 4, "hidden": 256, "ff": 1024, "learning_rate": 5e-4})
         for folder in shape.pretrained:

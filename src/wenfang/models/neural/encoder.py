@@ -84,14 +84,13 @@ class Encoder(Network):
         H = shape.hidden
         self.chars = nn.Embedding(shape.vocabulary, H)
         self.grams = nn.EmbeddingBag(shape.gram_buckets + 1, H, mode="sum", sparse=True, padding_idx=0) if shape.gram_buckets else None
-        self.distance = nn.Parameter(torch.zeros(shape.layers, shape.heads, 2 * shape.reach + 1))
+        self.distance = nn.Parameter(_looks(shape))
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(H)
         self.head = nn.Linear(H if shape.tagging else 3 * H, shape.outputs)
         self.apply(_initialise)
         if self.grams is not None:
-            with torch.no_grad():
-                self.grams.weight[0] = 0.0
+            nn.init.zeros_(self.grams.weight)  # an n-gram that training never saw says nothing
 
     def forward(self, ids: Tensor, mask: Tensor, grams: Tensor | None = None) -> Tensor:
         """Scores.
@@ -130,6 +129,13 @@ class Encoder(Network):
         return [] if self.grams is None else [cast("nn.Parameter", self.grams.weight)]
 
 
+def _looks(shape: EncoderShape) -> Tensor:
+    """First values of the distance bias, (layers, heads, 2 reach + 1): heads begin by looking left, right, around, and everywhere."""
+    at = torch.arange(-shape.reach, shape.reach + 1, dtype=torch.float32)
+    kinds = [-steep * (at - centre).abs() for centre, steep in ((-1, 1.0), (1, 1.0), (0, 0.3), (0, 0.0))]
+    return torch.stack([kinds[h % len(kinds)] for h in range(shape.heads)]).repeat(shape.layers, 1, 1)
+
+
 def _pool(x: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
     """Mean and maximum of the states, and mean of the inputs: the last lets n-grams vote directly, as in fastText (Joulin et al. 2017)."""
     there = mask[:, :, None].to(x.dtype)
@@ -139,7 +145,7 @@ def _pool(x: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding, nn.EmbeddingBag)):
+    if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Linear) else 0.05)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)

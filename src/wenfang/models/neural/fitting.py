@@ -107,8 +107,9 @@ def _network(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens
         network, subwords, positions = open_pretrained(Path(hyper.pretrained), outputs=outputs, tagging=tagging, dropout=hyper.dropout)
         special = len(subwords.prefix) + len(subwords.suffix)
         return network, subwords, max(1, min(hyper.max_length, positions - special))
-    tokens = CharTokens.learn(train.texts, min_count=hyper.min_count, patterns=PATTERNS[train.task], buckets=hyper.ngram_buckets)
-    shape = EncoderShape(len(tokens), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, hyper.ngram_buckets, hyper.token_dropout)
+    grams = hyper.ngram_buckets if hyper.ngram_buckets is not None else 0 if tagging else 1 << 16
+    tokens = CharTokens.learn(train.texts, min_count=hyper.min_count, patterns=PATTERNS[train.task], buckets=grams)
+    shape = EncoderShape(len(tokens), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout)
     return Encoder(shape), tokens, hyper.max_length
 
 
