@@ -41,7 +41,6 @@ def test_a_near_command_is_offered(tmp_path):
     [
         (["run", "missing.csv"], "data.no-file"),
         (["run", "."], "data.not-a-file"),
-        (["run", "x.csv", "--budget", "soon"], "cli.bad-duration"),
         (["run", "x.csv", "--label", "nope"], "dataset.column-missing"),
         (["service", "show", "nope"], "record.not-found"),
         (["predict", "nope", "text"], "record.not-found"),

@@ -126,7 +126,7 @@ def test_keys(plane):
     problem(plane, 401, "auth.bad-key", body=body, key="wf_nobody")
     problem(plane, 401, "auth.key-expired", body=body, key=EXPIRED)
     problem(plane, 403, "auth.denied", body=body, key=AUDITOR)
-    problem(plane, 403, "auth.denied", body=body, key=STRANGER)
+    problem(plane, 404, "serve.unknown-service", body=body, key=STRANGER)
     for headers in ({"X-API-Key": KEY}, {"Authorization": f"bearer  {KEY} "}):
         assert plane.ask("POST", "/predict/intent", body, headers, key=None)[0] == 200
     assert plane.ask("POST", "/predict/intent", body, {"Authorization": "Basic eDp5"}, key=None)[0] == 401
@@ -195,7 +195,7 @@ def test_the_other_wrong_inferences(plane):
     assert infer(plane, tensor(["a"]), path="/v2/models/intent/versions/2/infer")[0] == 404
     assert infer(plane, tensor(["a"]), path="/v2/models/intent/versions/3/guess")[0] == 404
     assert plane.ask("GET", "/v2/models/intent/infer")[0] == 405
-    assert plane.ask("POST", "/v2/models/intent/infer", {"inputs": [tensor(["a"])]}, key=STRANGER)[0] == 403
+    assert plane.ask("POST", "/v2/models/intent/infer", {"inputs": [tensor(["a"])]}, key=STRANGER)[0] == 404
     status, _, body = plane.ask("POST", "/v2/models/intent/infer", {"inputs": [tensor(["a"])]}, key=None)
     assert (status, list(json.loads(body))) == (401, ["error"])
 

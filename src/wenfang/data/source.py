@@ -153,7 +153,16 @@ def _first_guess(head: bytes, size_bytes: int) -> str:
             if _plausible(text) or text.isascii():
                 return name
     controls = sum(head.count(c) for c in (*range(1, 9), *range(14, 27), 28, 29, 30, 31))
-    return "" if nulls + controls > 0.1 * len(head) else "utf-8"
+    return "" if nulls + controls > 0.1 * len(head) and (nulls or not _begins_as_utf8(head)) else "utf-8"
+
+
+def _begins_as_utf8(head: bytes) -> bool:
+    """Whether ``head`` is UTF-8, a character cut off at its end aside: many control characters alone do not make a text binary."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _pass(path: Path, encoding: str) -> tuple[str, int | None, int]:
