@@ -146,6 +146,7 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         weight_decay=hyper.weight_decay,
         bf16=bf16_pays(device().type) if hyper.bf16 == "auto" else hyper.bf16,
         reserve_s=2.0 if scratch else 20.0,
+        scores_after=2 if hyper.int8 == "auto" else 0,
         score_tokens=score_tokens,
         seed=seed,
     )

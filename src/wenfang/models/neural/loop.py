@@ -50,6 +50,8 @@ class Plan:
     bf16: bool = False
     reserve_s: float = 2.0
     """Kept back before a deadline for the export."""
+    scores_after: int = 0
+    """Evaluations that follow the training."""
     score_tokens: int = 0
     """Tokens that one evaluation reads."""
     seed: int = 0
@@ -98,6 +100,7 @@ class Trainer:
         self._horizon = 0.0
         self._step_s = self._score_s = 0.0
         self._misses = 0
+        self._given_s = curve.left_s() or 0.0
 
     def run(self, score: Callable[[], float] | None) -> Fitted:
         """Train; afterwards the network holds the best state that ``score`` saw (without it, the last).
@@ -168,7 +171,8 @@ class Trainer:
             return
         score_s = self._score_s or self._step_s * self.plan.score_tokens / self.plan.batch_tokens  # before the first: as dear as training on it
         step_s = self._step_s + score_s / per_epoch
-        usable_s = left - score_s - min(self.plan.reserve_s, 0.2 * left)
+        after_s = self.plan.reserve_s + self.plan.scores_after * score_s
+        usable_s = left - score_s - min(after_s, 0.2 * self._given_s)
         fitting = self.fitted.steps + max(0.0, usable_s) / max(1e-9, step_s)
         self._horizon = max(1.0, min(self.plan.decay_epochs * per_epoch, fitting))
 
