@@ -13,6 +13,7 @@ from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples, Span
 from wenfang.core.ports import Cancelled, Quiet
 from wenfang.models import Curve, DataShape, Model, families
+from wenfang.models.space import Choice
 
 HEAVY = {
     "transformer": {"hidden": 16, "heads": 2, "ff": 32, "layers": 1, "ngram_buckets": 64, "min_count": 1, "learning_rate": 0.02, "dropout": 0.0, "threads": 1, "int8": False, "bf16": False, "epochs": 12, "batch_tokens": 128},
@@ -84,6 +85,20 @@ def test_candidates_are_distinct_and_the_first_is_a_good_guess(case):
         assert found
         assert all(isinstance(h, families.get(name).Hyper) for h in found)
         assert len({h.model_dump_json() for h in found}) == len(found)
+
+
+def test_the_search_space_names_fields_and_its_corners_are_valid(case):
+    """Each dimension alone at its ends (or each of its options), the other fields as in the first guess."""
+    name, task, model = case
+    for rows, labels, longest in [(3, 2, 5), (500, 3, 100), (100_000, 10, 30)]:
+        shape = DataShape(task, rows, labels, longest / 2, longest)
+        first = next(iter(model.candidates(shape))).model_dump()
+        for field, dimension in model.space(shape).items():
+            assert field in first
+            values = dimension.options if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+            for value in values:
+                assert dimension.holds(value)
+                families.get(name).Hyper.model_validate({**first, field: value})
 
 
 def test_hyper_parameters_refuse_the_unknown(case):

@@ -15,6 +15,8 @@ from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Progress, Quiet
 from wenfang.core.records import Task
 
+from .space import Space
+
 __all__ = ["Curve", "DataShape", "Hyper", "Model", "Step"]
 
 
@@ -103,6 +105,11 @@ class Model(ABC):
     @abstractmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
         """Hyper-parameters worth trying on such data, the best guess first."""
+
+    @classmethod
+    def space(cls, shape: DataShape) -> Space:  # noqa: ARG003 a family without a space is tried at its candidates only
+        """What a search may vary beside the candidates; default: nothing."""
+        return {}
 
     @abstractmethod
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
