@@ -1,4 +1,4 @@
-"""10,000 bootstrap resamples of span F1 from counts, against calling seqeval again for each resample (extrapolated from ten calls).
+"""10,000 bootstrap resamples of span F1 from counts, against calling seqeval again for each resample (extrapolated from three calls); then of every other metric.
 
 python -m bench.bootstrap
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from wenfang.stats.bootstrap import interval
 from wenfang.stats.paired import paired_bootstrap, randomisation
-from wenfang.stats.scores import Counts
+from wenfang.stats.scores import COLUMNS, Counts, in_millionths, midranks
 
 
 def cpu_s(work, times=3):
@@ -46,6 +46,23 @@ def main():
         peer = seqeval_call_s(gold, hits[0])
         tail = f"{peer * 10_000:9.0f}  {peer * 10_000 / own[0]:.0f}x" if peer else "  (pip install seqeval)"
         print(f"{n:9d} " + " ".join(f"{s:9.3f}" for s in own) + " " + tail)
+    print(f"\n{'metric':>16} {'interval':>9} {'paired':>9} {'random.':>9}   (2,000 examples)")
+    for metric in COLUMNS:
+        a, b = (Counts(metric, rows_of(metric, np.random.default_rng(seed), 2000)) for seed in (1, 2))
+        print(f"{metric:>16} " + " ".join(f"{cpu_s(partial(f, *args), 1):9.3f}" for f, args in ((interval, (a,)), (paired_bootstrap, (a, b)), (randomisation, (a, b)))))
+
+
+def rows_of(metric, rng, n):
+    """Plausible counts; how they collapse decides the cost."""
+    if metric in {"spearman", "pearson"}:
+        return np.stack([midranks(rng.random(n)), midranks(rng.random(n))], axis=1)
+    if metric == "macro_f1":
+        return np.stack([rng.integers(0, 20, n), rng.integers(0, 20, n)], axis=1)
+    if COLUMNS[metric] == ("correct",):
+        return (rng.random(n) < 0.8).astype(np.int64)[:, None]
+    if len(COLUMNS[metric]) == 1:
+        return in_millionths(rng.random(n))[:, None]
+    return rng.integers(0, 4, (n, 3)) if len(COLUMNS[metric]) == 3 else rng.integers(1, 30, (n, len(COLUMNS[metric])))
 
 
 if __name__ == "__main__":

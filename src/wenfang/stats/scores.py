@@ -11,14 +11,39 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLUMNS", "Counts", "Floats", "Ints", "Metric", "collapse", "score", "scores"]
+from . import formulas
+from .formulas import BLEU_ORDER, CHRF_ORDER, MILLIONTHS, Floats, Formula, Ints
 
-Metric = Literal["accuracy", "macro_f1", "span_f1"]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+__all__ = ["COLUMNS", "LOWER_IS_BETTER", "MILLIONTHS", "Counts", "Floats", "Ints", "Metric", "collapse", "in_millionths", "midranks", "score", "scores"]
 
-COLUMNS: dict[str, tuple[str, ...]] = {"accuracy": ("correct",), "macro_f1": ("gold", "predicted"), "span_f1": ("hit", "predicted", "gold")}
-"""What the columns of the counts mean: 0/1; class numbers (-1: no answer); spans found exactly, spans predicted, spans in the gold."""
+Metric = Literal[
+    "accuracy", "subset_accuracy", "macro_f1", "micro_f1", "span_f1", "spearman", "pearson", "rouge_1", "rouge_2", "rouge_l", "chrf", "bleu", "perplexity",
+    "mrr", "ndcg", "recall_at_k",
+]  # fmt: skip
+
+_PARTS = ("hit", "predicted", "gold")
+_FORMULAS: dict[Metric, tuple[tuple[str, ...], Formula]] = {
+    "accuracy": (("correct",), formulas.accuracy),
+    "subset_accuracy": (("correct",), formulas.accuracy),
+    "macro_f1": (("gold", "predicted"), formulas.macro_f1),
+    "micro_f1": (_PARTS, formulas.f1),
+    "span_f1": (_PARTS, formulas.f1),
+    "spearman": (("gold", "predicted"), formulas.spearman),
+    "pearson": (("gold", "predicted"), formulas.pearson),
+    "rouge_1": (("f1",), formulas.mean),
+    "rouge_2": (("f1",), formulas.mean),
+    "rouge_l": (("f1",), formulas.mean),
+    "chrf": (tuple(f"{n}-{what}" for n in range(1, CHRF_ORDER + 1) for what in ("said", "wanted", "right")), formulas.chrf),
+    "bleu": ((*(f"{n}-{what}" for n in range(1, BLEU_ORDER + 1) for what in ("right", "said")), "said", "wanted"), formulas.bleu),
+    "perplexity": (("loss", "tokens"), formulas.perplexity),
+    "mrr": (("value",), formulas.mean),
+    "ndcg": (("value",), formulas.mean),
+    "recall_at_k": (("value",), formulas.mean),
+}
+COLUMNS: dict[Metric, tuple[str, ...]] = {metric: columns for metric, (columns, _) in _FORMULAS.items()}
+"""What the columns of the counts mean: ``correct`` is 0 or 1; ``gold`` and ``predicted`` are class numbers (-1: no answer), doubled mid-ranks
+(spearman) or millionths (pearson); ``hit``, ``predicted``, ``gold`` count labels or spans; ``f1``, ``value``, ``loss`` are millionths."""
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"perplexity"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +69,26 @@ class Counts:
         return Counts(self.metric, self.rows[keep])
 
 
+def in_millionths(values: npt.ArrayLike) -> Ints:
+    """Fractions as whole numbers.
+
+    >>> in_millionths([0.5, 1 / 3]).tolist()
+    [500000, 333333]
+    """
+    return np.rint(np.asarray(values, np.float64) * MILLIONTHS).astype(np.int64)
+
+
+def midranks(values: npt.ArrayLike) -> Ints:
+    """Twice the rank of each value, ties sharing their mean rank: a scale that two models have in common, whatever their scores mean.
+
+    >>> midranks([0.3, 0.1, 0.3]).tolist()
+    [5, 2, 5]
+    """
+    _, inverse, times = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    last = times.cumsum()
+    return (2 * last - times + 1)[inverse].astype(np.int64)
+
+
 def collapse(rows: Ints) -> tuple[Ints, Ints]:
     """The distinct rows (K, columns) and how often each stands there (K), the most frequent first.
 
@@ -67,44 +112,9 @@ def scores(metric: Metric, rows: Ints, weights: Floats) -> Floats:
         weights: (R, K) how often each row was drawn.
 
     Returns:
-        (R,) scores in 0..1.
+        (R,) scores: 0..1, correlations -1..1, perplexity from 1 up.
     """
-    if metric == "accuracy":
-        return (weights @ rows[:, 0].astype(np.float64)) / np.maximum(weights.sum(axis=1), 1)
-    if metric == "span_f1":
-        hit, predicted, gold = (weights @ rows.astype(np.float64)).T
-        return np.where(predicted + gold > 0, 2 * hit / np.maximum(predicted + gold, 1), 1.0)  # nothing to find and nothing found is perfect
-    hits, predicted, gold = (_by_class(weights, classes) for classes in (np.where(rows[:, 0] == rows[:, 1], rows[:, 0], -1), rows[:, 1], rows[:, 0]))
-    present = [s for s in (hits, predicted, gold) if s[1].size]
-    n_classes = 1 + max((int(s[0][-1]) for s in present), default=-1)
-    f1_sum, seen = np.zeros(len(weights)), np.zeros(len(weights))
-    step = max(1, (1 << 20) // max(1, len(weights)))
-    for start in range(0, n_classes, step):
-        h, p, g = (_slice(s, start, min(start + step, n_classes), len(weights)) for s in (hits, predicted, gold))
-        f1_sum += (2 * h / np.maximum(p + g, 1)).sum(axis=1)
-        seen += (p + g > 0).sum(axis=1)
-    return f1_sum / np.maximum(seen, 1)
-
-
-Sums = tuple[Ints, Floats]
-"""Class numbers (C), ascending, and (R, C) weight of each."""
-
-
-def _by_class(weights: Floats, classes: Ints) -> Sums:
-    order = np.argsort(classes, kind="stable")
-    order = order[classes[order] >= 0]
-    if not len(order):
-        return np.zeros(0, np.int64), np.zeros((len(weights), 0))
-    names, starts = np.unique(classes[order], return_index=True)
-    return names, np.add.reduceat(weights[:, order], starts, axis=1)
-
-
-def _slice(sums: Sums, start: int, end: int, n: int) -> Floats:
-    names, values = sums
-    dense = np.zeros((n, end - start))
-    low, high = np.searchsorted(names, [start, end])
-    dense[:, names[low:high] - start] = values[:, low:high]
-    return dense
+    return _FORMULAS[metric][1](rows, weights)
 
 
 def score(counts: Counts) -> float:
