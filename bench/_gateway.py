@@ -52,7 +52,7 @@ class World:
     """A home with one gateway and replicas of one service ``bench``; closed like a file."""
 
     def __init__(self, kind: str, replicas: int, settings=None):
-        os.environ["PYTHONPATH"] = str(HERE.parent)
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         self.root = Path(tempfile.mkdtemp(prefix="wfb"))
         home = Home(self.root).prepare()
         (self.root / "wenfang.toml").write_text("[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in (settings or {}).items()))

@@ -7,8 +7,8 @@ import pytest
 
 from dataplane import AUDITOR, EXPIRED, KEY, STRANGER, DataPlane
 
-MODELS = {"mv_cls": ("intent:3", "classification", 2, {}), "mv_tag": ("entities:1", "tagging", 1, {})}
-SERVICES = {"intent": ("pj_1", "mv_cls"), "实体": ("pj_1", "mv_tag")}
+MODELS = {"mv_cls": ("intent:3", "classification", 2, {}), "mv_tag": ("entities:1", "tagging", 1, {}), "mv_pair": ("pairs:1", "matching", 1, {})}
+SERVICES = {"intent": ("pj_1", "mv_cls"), "实体": ("pj_1", "mv_tag"), "pairs": ("pj_1", "mv_pair")}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,15 @@ def test_spans_carry_their_text(plane):
         {"spans": [{"start": 2, "end": 3, "label": "NUM", "text": "3"}, {"start": 5, "end": 6, "label": "NUM", "text": "7"}], "score": 0.5},
         {"spans": [], "score": 0.5},
     ]
+
+
+def test_pairs_are_asked_as_objects(plane):
+    status, told = plane.predict([{"text": "a", "text_b": "a"}, {"text": "a", "text_b": "b"}], service="pairs")
+    assert (status, told["outputs"]) == (200, [{"label": "same", "score": 1.0}, {"label": "other", "score": 1.0}])
+    problem(plane, 422, "gateway.pairs-wanted", path="/predict/pairs", body={"inputs": ["a"]})
+    problem(plane, 422, "gateway.no-pairs", body={"inputs": [{"text": "a", "text_b": "b"}]})
+    problem(plane, 422, "gateway.pairs-mixed", path="/predict/pairs", body={"inputs": [{"text": "a", "text_b": "b"}, "c"]})
+    problem(plane, 422, "gateway.bad-input", path="/predict/pairs", body={"inputs": [{"text_b": "b"}]})
 
 
 def test_request_ids_travel(plane):

@@ -13,7 +13,7 @@ from wenfang.runtimes.host import LocalReplicaHost
 
 @pytest.fixture
 def host(monkeypatch, tmp_path):
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
     return LocalReplicaHost(tmp_path, entry="dataplane:replica", start_timeout_s=20.0)
 
 

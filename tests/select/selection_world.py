@@ -141,6 +141,9 @@ class InProcessReplica:
     def predict(self, texts):
         return self.model.predict(texts)
 
+    def match(self, texts, texts_b):
+        return self.model.match(texts, texts_b)
+
     def memory_bytes(self):
         return 1_000_000 + (self.bundle / "weights.bin").stat().st_size
 

@@ -23,7 +23,7 @@ def bundle_of(tmp_path, hyper):
 
 def test_latency_is_that_of_the_replica(tmp_path):
     host, bundle = bundle_of(tmp_path, OracleHyper(delay_ms=2, size_bytes=5000))
-    found = measure(host, bundle, examples(700).texts, limit_s=3)
+    found = measure(host, bundle, examples(700), limit_s=3)
     assert 2 <= found.p50_ms < 12
     assert found.p50_ms <= found.p99_ms
     assert found.memory_bytes == 1_005_000
@@ -34,13 +34,13 @@ def test_latency_is_that_of_the_replica(tmp_path):
 
 def test_short_of_time_fewer_rounds_are_measured(tmp_path):
     host, bundle = bundle_of(tmp_path, OracleHyper(delay_ms=3))
-    found = measure(host, bundle, ["a"], limit_s=0.2)
+    found = measure(host, bundle, examples(1), limit_s=0.2)
     assert (found.texts, found.rounds) == (100, 1)
 
 
 def test_all_rounds_when_there_is_time(tmp_path):
     host, bundle = bundle_of(tmp_path, OracleHyper())
-    found = measure(host, bundle, ["a", "b"])
+    found = measure(host, bundle, examples(2))
     assert (found.texts, found.rounds) == (500, 3)
 
 
@@ -57,10 +57,10 @@ class Disturbed(InProcess):
 def test_a_tail_above_the_limit_is_looked_at_twice(tmp_path):
     _, bundle = bundle_of(tmp_path, OracleHyper())
     host = Disturbed(Oracle)
-    assert measure_again(host, bundle, ["a"], max_p99_ms=9.0).p99_ms < 9
+    assert measure_again(host, bundle, examples(1), max_p99_ms=9.0).p99_ms < 9
     assert len(host.started) == 2
     slow, bundle = bundle_of(tmp_path / "slow", OracleHyper(delay_ms=3))
-    measure_again(slow, bundle, ["a"], max_p99_ms=1.0, limit_s=0.2)
+    measure_again(slow, bundle, examples(1), max_p99_ms=1.0, limit_s=0.2)
     assert len(slow.started) == 1, "a model that is slow in the median is not measured twice"
 
 

@@ -166,7 +166,7 @@ class Short:
 def test_wrong_numbers_of_answers_and_nan_are_refused():
     data = Examples("classification", ["x", "y"], ["a", "b"])
     with pytest.raises(Broken, match="answers-missing"):
-        predict_all(Short(), data.texts)
+        predict_all(Short(), data)
     with pytest.raises(Broken, match="answers-missing"):
         evaluate([Output(label="a")], data)
     with pytest.raises(Broken, match="not-a-number"):

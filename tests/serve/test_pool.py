@@ -18,7 +18,7 @@ from wenfang.serve.routing import RoutedModel, RoutedService, RoutingTable, writ
 
 @pytest.fixture
 def folder(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
     with tempfile.TemporaryDirectory(prefix="wf") as name:
         yield Path(name)
 

@@ -149,8 +149,12 @@ class Quiet:
 class Replica(Protocol):
     """One running copy of a model version in a process of its own."""
 
-    def predict(self, texts: Sequence[str]) -> list[Output]:
+    def predict(self, texts: Sequence[str], /) -> list[Output]:
         """One answer for each text, in order: a real round trip."""
+        ...
+
+    def match(self, texts: Sequence[str], texts_b: Sequence[str], /) -> list[Output]:
+        """One answer for each pair, in order: a real round trip."""
         ...
 
     def memory_bytes(self) -> int:

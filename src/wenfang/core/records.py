@@ -31,7 +31,7 @@ __all__ = [
     "Upload",
 ]
 
-Task = Literal["classification", "tagging"]
+Task = Literal["classification", "multilabel", "tagging", "matching", "embedding", "generation", "chat"]
 
 
 class Record(BaseModel):

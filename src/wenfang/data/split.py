@@ -97,9 +97,16 @@ def _deal(groups: Sequence[list[int]], parts: Mapping[str, float], carry: dict[s
 
 
 def _strata(examples: Examples) -> list[str]:
-    """The label, or for tagging the rarest label of the text's spans."""
-    if examples.task == "classification":
+    """The label, a fifth of the grades, or the rarest label of the text; all alike where there is none."""
+    if examples.labels:
         return examples.labels
+    if examples.grades:
+        return [f"{min(4, int(5 * g))}" for g in examples.grades]
+    if examples.label_sets:
+        sizes = Counter(label for labels in examples.label_sets for label in labels)
+        return [min(labels, key=lambda label: (sizes[label], label), default="") for labels in examples.label_sets]
+    if not examples.spans:
+        return [""] * len(examples)
     counts = Counter(s.label for spans in examples.spans for s in spans)
     return [min((s.label for s in spans), key=lambda label: (counts[label], label), default="") for spans in examples.spans]
 

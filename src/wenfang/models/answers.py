@@ -14,15 +14,15 @@ __all__ = ["classified", "trainable_labels"]
 
 
 def trainable_labels(train: Examples) -> list[str]:
-    """The sorted labels of ``train``.
+    """The sorted labels of ``train``; none for tasks without labels (graded pairs, embedding, generation, chat).
 
     Raises:
-        Invalid: `model.no-examples`; `model.too-few-labels` (classification needs two, tagging one).
+        Invalid: `model.no-examples`; `model.too-few-labels` (classification and matching need two, multilabel and tagging one).
     """
     if not len(train):
         raise Invalid("model.no-examples")
     labels = train.label_names()
-    needed = 2 if train.task == "classification" else 1
+    needed = 0 if train.task in {"embedding", "generation", "chat"} or train.grades else 1 if train.task in {"tagging", "multilabel"} else 2
     if len(labels) < needed:
         raise Invalid("model.too-few-labels", found=len(labels), needed=needed)
     return labels

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from wenfang.core.conversation import Generation
+from wenfang.core.errors import Unsupported
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Progress, Quiet
 from wenfang.core.records import Task
 
 from .space import Space
 
-__all__ = ["Curve", "DataShape", "Hyper", "Model", "Step"]
+__all__ = ["Curve", "DataShape", "Emit", "Hyper", "Model", "Step"]
+
+Emit = Callable[[int, str], None]
+"""Told (index of the text, piece of its answer) while it is being generated."""
 
 
 class Hyper(BaseModel):
@@ -38,6 +43,10 @@ class DataShape:
     length_max: int
     pretrained: tuple[Path, ...] = ()
     """Local directories of the transformers library that the caller offers."""
+    graded: bool = False
+    """Pairs have grades instead of labels."""
+    pairs: bool = False
+    """There is a second text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,32 @@ class Model(ABC):
             texts: B strings.
             top_k: classification: how many labels go into ``Output.scores``; 1 leaves it out.
         """
+
+    def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:  # noqa: ARG002 for those that can
+        """One answer for each pair; families of the tasks ``matching`` and ``embedding`` have it.
+
+        Args:
+            texts: B strings.
+            texts_b: B strings.
+            top_k: as for ``predict``.
+
+        Raises:
+            Unsupported: `model.no-pairs`.
+        """
+        raise Unsupported("model.no-pairs", family=self.name, task=self.task)
+
+    def generate(self, texts: Sequence[str], options: Sequence[Generation], *, emit: Emit | None = None) -> list[Output]:  # noqa: ARG002 for those that can
+        """One generated text for each; families of the tasks ``generation`` and ``chat`` have it. ``predict`` asks with default options.
+
+        Args:
+            texts: B strings.
+            options: B; what their callers ask for.
+            emit: told each piece as soon as it is certain.
+
+        Raises:
+            Unsupported: `model.no-generation`.
+        """
+        raise Unsupported("model.no-generation", family=self.name, task=self.task)
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -75,11 +75,24 @@ class BundleInfo:
     manifest: Manifest
 
 
+_OUTPUTS: dict[Task, tuple[tuple[str, str], ...]] = {
+    "classification": (("label", "BYTES"), ("score", "FP32")),
+    "multilabel": (("labels", "BYTES"), ("score", "FP32")),
+    "tagging": (("spans", "BYTES"),),
+    "matching": (("label", "BYTES"), ("score", "FP32")),
+    "embedding": (("vector", "FP32"),),
+    "generation": (("text", "BYTES"),),
+    "chat": (("text", "BYTES"),),
+}
+
+
 def _signature_of(task: Task) -> dict[str, Any]:
-    text = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
-    if task == "classification":
-        return {"inputs": text, "outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1]}, {"name": "score", "datatype": "FP32", "shape": [-1]}]}
-    return {"inputs": text, "outputs": [{"name": "spans", "datatype": "BYTES", "shape": [-1]}]}
+    inputs = ("text", "text_b") if task == "matching" else ("text",)
+    shape = [-1, -1] if task == "embedding" else [-1]
+    return {
+        "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in inputs],
+        "outputs": [{"name": name, "datatype": datatype, "shape": shape} for name, datatype in _OUTPUTS[task]],
+    }
 
 
 def _hash_file(path: Path) -> str:

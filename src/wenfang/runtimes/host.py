@@ -49,8 +49,15 @@ class LocalReplica:
         Raises:
             Broken: `process.not-answering` when the process died; `serve.model-failed`.
         """
+        return self._ask({"texts": [encodable(t) for t in texts], "top_k": top_k})
+
+    def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
+        """One answer for each pair, in order; raises what ``predict`` does."""
+        return self._ask({"texts": [encodable(t) for t in texts], "texts_b": [encodable(t) for t in texts_b], "top_k": top_k})
+
+    def _ask(self, question: dict[str, Any]) -> list[Output]:
         try:
-            send_frame(self._sock, {"id": next(self._ids), "texts": [encodable(t) for t in texts], "top_k": top_k})
+            send_frame(self._sock, {"id": next(self._ids), **question})
             reply = recv_frame(self._sock)
         except (OSError, EOFError) as e:
             raise Broken("process.not-answering", socket="replica", reason=str(e)) from e

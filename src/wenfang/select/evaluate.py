@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from wenfang.core.errors import Broken
-from wenfang.core.examples import Examples, Output
+from wenfang.core.examples import Answering, Examples, Output, ask
 from wenfang.core.ports import Progress, Quiet
 from wenfang.core.records import Task
 from wenfang.stats.bootstrap import RESAMPLES, interval
@@ -21,20 +21,12 @@ from wenfang.stats.scores import Counts, Metric
 
 from .metrics import HEADLINE, Bin, ClassRow, Confusion, calibration, class_numbers, class_rows, confusion, span_counts, span_rows, summary
 
-__all__ = ["ErrorRow", "Evaluation", "Predictor", "evaluate", "predict_all"]
+__all__ = ["ErrorRow", "Evaluation", "evaluate", "predict_all"]
 
 BATCH = 256
 MACRO_RESAMPLES = 2000
 """Macro-F1 costs more per resample and is shown beside the headline only."""
 ERRORS_KEPT = 200
-
-
-class Predictor(Protocol):
-    """A model, or a replica of one."""
-
-    def predict(self, texts: Sequence[str], /) -> list[Output]:
-        """One answer for each text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +77,23 @@ class Evaluation:
         }  # fmt: skip
 
 
-def predict_all(model: Predictor, texts: Sequence[str], *, progress: Progress | None = None, batch: int = BATCH) -> list[Output]:
-    """Answers for all texts, in batches, so that progress can be told and work cancelled.
+def predict_all(model: Answering, examples: Examples, *, progress: Progress | None = None, batch: int = BATCH) -> list[Output]:
+    """Answers to all examples, in batches, so that progress can be told and work cancelled.
 
     Raises:
         Broken: `select.answers-missing` when the model gave another number of answers than there were texts.
     """
     watched = progress or Quiet()
     outputs: list[Output] = []
-    for start in range(0, len(texts), batch):
-        outputs += model.predict(texts[start : start + batch])
+    for part in examples.batches(batch):
+        outputs += ask(model, part)
         watched.advance(0, predicted=len(outputs))
-    if len(outputs) != len(texts):
-        raise Broken("select.answers-missing", texts_n=len(texts), answers_n=len(outputs))
+    if len(outputs) != len(examples):
+        raise Broken("select.answers-missing", texts_n=len(examples), answers_n=len(outputs))
     return outputs
 
 
-def evaluate(outputs: Predictor | Sequence[Output], examples: Examples, *, resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
+def evaluate(outputs: Answering | Sequence[Output], examples: Examples, *, resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
     """Judge answers (or the model that gives them) on labelled examples.
 
     Args:
@@ -113,7 +105,7 @@ def evaluate(outputs: Predictor | Sequence[Output], examples: Examples, *, resam
     Raises:
         Broken: `select.answers-missing`, `select.not-a-number`.
     """
-    answers = list(outputs) if isinstance(outputs, Sequence) else predict_all(outputs, examples.texts)
+    answers = list(outputs) if isinstance(outputs, Sequence) else predict_all(outputs, examples)
     if len(answers) != len(examples):
         raise Broken("select.answers-missing", texts_n=len(examples), answers_n=len(answers))
     if any(o.score is not None and not math.isfinite(o.score) for o in answers):

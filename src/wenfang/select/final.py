@@ -127,7 +127,7 @@ def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> 
     search.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
     size_bytes = size_of(folder)
     latency = measure_again(
-        search.host, folder, search.valid.texts, max_p99_ms=search.limits.max_latency_ms, seed=search.seed, limit_s=max(0.6, 0.05 * search.budget_s), progress=search.progress
+        search.host, folder, search.valid, max_p99_ms=search.limits.max_latency_ms, seed=search.seed, limit_s=max(0.6, 0.05 * search.budget_s), progress=search.progress
     )
     if _over(search, latency, size_bytes):
         return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=size_bytes / 1e6)
@@ -158,7 +158,7 @@ def _answers(search: Search, name: str, bundle: Path, test: Examples) -> list[Ou
         return journal.answers(name)
     replica = search.host.start(bundle)
     try:
-        outputs = predict_all(replica, test.texts, progress=search.progress)
+        outputs = predict_all(replica, test, progress=search.progress)
     finally:
         replica.close()
     journal.keep_answers(name, outputs)

@@ -24,12 +24,12 @@ __all__ = ["Journal", "fingerprint"]
 
 def fingerprint(parts: dict[str, Any], *data: Examples) -> str:
     """A hash of a request and the examples it is about; equal requests may share a journal."""
-    columns = [[sha256_hex(msgspec.msgpack.encode([d.task, _encodable(d.texts), _encodable(d.labels), d.spans]))] for d in data]
+    columns = [sha256_hex(msgspec.msgpack.encode([d.task, {name: _encodable(column) for name, column in d.columns().items() if column}])) for d in data]
     return sha256_hex(orjson.dumps([parts, columns], option=orjson.OPT_SORT_KEYS, default=str))
 
 
-def _encodable(texts: list[str]) -> list[bytes]:
-    return [t.encode("utf-8", "surrogatepass") for t in texts]
+def _encodable(column: list[Any]) -> list[Any]:
+    return [v.encode("utf-8", "surrogatepass") if isinstance(v, str) else v for v in column]
 
 
 class Journal:

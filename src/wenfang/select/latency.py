@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wenfang.core.examples import Examples, ask
 from wenfang.core.ports import Progress, Quiet, Replica, ReplicaHost
 
 __all__ = ["ROUNDS", "TEXTS", "Latency", "measure", "measure_again", "measure_replica", "percentile", "size_of"]
@@ -58,13 +59,13 @@ def size_of(bundle: Path) -> int:
     return sum(f.stat().st_size for f in bundle.rglob("*") if f.is_file())
 
 
-def measure(host: ReplicaHost, bundle: Path, texts: Sequence[str], *, seed: int = 0, limit_s: float = math.inf, progress: Progress | None = None) -> Latency:
+def measure(host: ReplicaHost, bundle: Path, examples: Examples, *, seed: int = 0, limit_s: float = math.inf, progress: Progress | None = None) -> Latency:
     """Start a replica of ``bundle``, measure it, stop it.
 
     Args:
         host: starts replicas as serving does.
         bundle: unpacked.
-        texts: real ones; 500 of them are drawn.
+        examples: real ones; 500 of them are drawn.
         seed: of the draw.
         limit_s: rounds are shortened (to 100 texts) and left out to keep within it.
         progress: told after each round.
@@ -75,27 +76,25 @@ def measure(host: ReplicaHost, bundle: Path, texts: Sequence[str], *, seed: int 
     begun = time.perf_counter()
     replica = host.start(bundle)
     try:
-        replica.predict(["-"])
+        _one(replica, _sample(examples, 1, seed)[0])
         start_s = time.perf_counter() - begun
-        return measure_replica(replica, texts, seed=seed, limit_s=limit_s, start_s=start_s, progress=progress)
+        return measure_replica(replica, examples, seed=seed, limit_s=limit_s, start_s=start_s, progress=progress)
     finally:
         replica.close()
 
 
-def measure_again(host: ReplicaHost, bundle: Path, texts: Sequence[str], *, max_p99_ms: float | None, **more: Any) -> Latency:
+def measure_again(host: ReplicaHost, bundle: Path, examples: Examples, *, max_p99_ms: float | None, **more: Any) -> Latency:
     """``measure``, and once more when only the tail is above the limit: other load on the machine can add to p99, never take from it."""
-    first = measure(host, bundle, texts, **more)
+    first = measure(host, bundle, examples, **more)
     if max_p99_ms is None or first.p99_ms <= max_p99_ms or first.p50_ms > max_p99_ms:
         return first
-    return min(first, measure(host, bundle, texts, **more), key=lambda found: found.p99_ms)
+    return min(first, measure(host, bundle, examples, **more), key=lambda found: found.p99_ms)
 
 
-def measure_replica(replica: Replica, texts: Sequence[str], *, seed: int = 0, limit_s: float = math.inf, start_s: float = 0.0, progress: Progress | None = None) -> Latency:
+def measure_replica(replica: Replica, examples: Examples, *, seed: int = 0, limit_s: float = math.inf, start_s: float = 0.0, progress: Progress | None = None) -> Latency:
     """Measure a running replica; see ``measure``."""
     watched = progress or Quiet()
-    rng = random.Random(seed)
-    pool = list(texts) or ["-"]
-    sample = rng.sample(pool, TEXTS) if len(pool) >= TEXTS else [pool[i % len(pool)] for i in range(TEXTS)]
+    sample = _sample(examples, TEXTS, seed)
     until = time.perf_counter() + limit_s
     warm = [_one(replica, t) for t in sample[:WARM_UP] if time.perf_counter() < until] or [_one(replica, sample[0])]
     fits = int((until - time.perf_counter()) / max(statistics.median(warm) / 1000 * ROUNDS, 1e-9)) if math.isfinite(limit_s) else TEXTS
@@ -114,7 +113,14 @@ def measure_replica(replica: Replica, texts: Sequence[str], *, seed: int = 0, li
     return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def _one(replica: Replica, text: str) -> float:
+def _sample(examples: Examples, n: int, seed: int) -> list[Examples]:
+    """``n`` examples, each by itself; fewer are repeated."""
+    have = len(examples)
+    rows = random.Random(seed).sample(range(have), n) if have >= n else [i % have for i in range(n)]
+    return [examples.take([row]) for row in rows]
+
+
+def _one(replica: Replica, example: Examples) -> float:
     start = time.perf_counter_ns()
-    replica.predict([text])
+    ask(replica, example)
     return (time.perf_counter_ns() - start) / 1e6

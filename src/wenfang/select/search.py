@@ -232,7 +232,7 @@ class Search:
             self.write_bundle(folder, fitted.model, card_of(run, {"refit": False}))
             run.size_bytes = size_of(folder)
             limit_s = max(0.6, 0.04 * self.budget_s)
-            run.latency = asdict(measure_again(self.host, folder, self.valid.texts, max_p99_ms=self.limits.max_latency_ms, seed=self.seed, limit_s=limit_s, progress=self.progress))
+            run.latency = asdict(measure_again(self.host, folder, self.valid, max_p99_ms=self.limits.max_latency_ms, seed=self.seed, limit_s=limit_s, progress=self.progress))
             self.journal.keep_answers(run.name, fitted.outputs)
             self.evaluations[run.name] = fitted.evaluation
             run.bundled = True

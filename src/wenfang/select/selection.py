@@ -129,7 +129,16 @@ def select(
 def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
     """What families may know of the data."""
     lengths = [len(t) for t in train.texts]
-    return DataShape(train.task, len(train), len(train.label_names()), sum(lengths) / max(1, len(lengths)), max(lengths, default=0), tuple(pretrained))
+    return DataShape(
+        train.task,
+        len(train),
+        len(train.label_names()),
+        sum(lengths) / max(1, len(lengths)),
+        max(lengths, default=0),
+        tuple(pretrained),
+        graded=bool(train.grades),
+        pairs=bool(train.texts_b),
+    )
 
 
 def _candidate(found: Found) -> Candidate:

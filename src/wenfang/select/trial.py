@@ -135,7 +135,7 @@ def try_fit(run: Run, family: type[Model], hyper: BaseModel, *, train: Examples,
         run.environment = dict(model.environment())
         run.refit_params = model.refit_hyper().model_dump(mode="json")
         begun = time.monotonic()
-        outputs = predict_all(model, valid.texts, progress=progress)
+        outputs = predict_all(model, valid, progress=progress)
         run.predict_s = time.monotonic() - begun
         evaluation = evaluate(outputs, valid, seed=run.seed)
         run.metrics = {"metric": evaluation.metric, **evaluation.headline(), **evaluation.figures, "ece": evaluation.ece}

@@ -31,7 +31,7 @@ class Ticket:
         done: called once, when all answers are there or the first error is.
     """
 
-    __slots__ = ("deadline", "done", "error", "left", "outputs", "over", "started", "top_k")
+    __slots__ = ("deadline", "done", "error", "left", "outputs", "over", "pairs", "started", "top_k")
 
     def __init__(self, n: int, top_k: int, started: float, deadline: float, done: Callable[[Ticket], None]) -> None:
         self.top_k = top_k
@@ -42,6 +42,7 @@ class Ticket:
         self.left = n
         self.error: Exception | None = None
         self.over = False
+        self.pairs = False
 
     def answer(self, index: int, output: Output) -> None:
         """One text is answered."""
@@ -67,11 +68,12 @@ class Ticket:
 class Item:
     """One waiting text."""
 
-    __slots__ = ("attempts", "index", "length", "text", "ticket")
+    __slots__ = ("attempts", "index", "length", "text", "text_b", "ticket")
 
-    def __init__(self, text: str, index: int, ticket: Ticket) -> None:
+    def __init__(self, text: str, index: int, ticket: Ticket, text_b: str = "") -> None:
         self.text = text
-        self.length = len(text) + 2
+        self.text_b = text_b
+        self.length = len(text) + len(text_b) + 2
         self.index = index
         self.ticket = ticket
         self.attempts = 0

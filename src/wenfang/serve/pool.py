@@ -108,7 +108,8 @@ class _Replica(asyncio.Protocol):
         self._id += 1
         self.batch = batch
         self.sent_at = self.pool.loop.time()
-        self.transport.write(pack(Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]))))
+        pairs = [item.text_b for item in batch] if batch[0].ticket.pairs else []
+        self.transport.write(pack(Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)))
 
     def data_received(self, data: bytes) -> None:
         inbox = self._inbox
@@ -259,8 +260,8 @@ class Pool:
             self._check_idle()
 
     # ------------------------------------------------------------ requests
-    def submit(self, texts: Sequence[str], top_k: int, done: Callable[[Ticket], None]) -> Ticket:
-        """Queue a request; ``done`` is called once, later, with its answers or its error.
+    def submit(self, texts: Sequence[str], top_k: int, done: Callable[[Ticket], None], *, texts_b: Sequence[str] = ()) -> Ticket:
+        """Queue a request; ``done`` is called once, later, with its answers or its error. A model version is asked about texts or about pairs, never both.
 
         Raises:
             Busy: `serve.queue-full`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
@@ -276,8 +277,11 @@ class Pool:
             raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
         now = self.loop.time()
         ticket = Ticket(n, top_k, now, now + self.limits.deadline_s, done)
-        for index, text in enumerate(texts):
-            waiting.append(Item(text, index, ticket))
+        if texts_b:
+            ticket.pairs = True
+            waiting.extend([Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))])
+        else:
+            waiting.extend([Item(text, index, ticket) for index, text in enumerate(texts)])
         self._tickets.append(ticket)
         if self._free:
             self._dispatch_soon()

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from wenfang.core.errors import Broken
+from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.frames import FRAME_MAX_BYTES, from_error, listening_socket, pack
 
@@ -42,6 +42,10 @@ class Predictor(Protocol):
         """One answer for each text, in order."""
         ...
 
+    def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
+        """One answer for each pair, in order."""
+        ...
+
 
 class Server:
     """Answers frames on a Unix socket from one thread, batch after batch.
@@ -58,7 +62,7 @@ class Server:
         self.model = model
         self.path = path
         self.name = name
-        self.curve: CostCurve = measure(model.predict, batch_max=batch_max, budget_s=budget_s)
+        self.curve: CostCurve = measure(self._sample, batch_max=batch_max, budget_s=budget_s)
         self._selector = selectors.DefaultSelector()
         self._inbox: dict[socket.socket, bytearray] = {}
         self._decoder = msgspec.msgpack.Decoder(Ask)
@@ -69,6 +73,9 @@ class Server:
             sock.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake_in, selectors.EVENT_READ)
+
+    def _sample(self, texts: list[str]) -> object:
+        return self.model.match(texts, texts[::-1]) if self.model.task == "matching" else self.model.predict(texts)
 
     def stop(self, *_: object) -> None:
         """End after the batch at hand; also a signal handler."""
@@ -138,21 +145,24 @@ class Server:
         errors: dict[int, dict[str, Any]] = {}
         outputs: list[Output | None]
         try:
-            outputs = [*self._predict(ask.texts, ask.top_k)]
+            outputs = [*self._predict(ask)]
         except Exception:  # whatever a model raises: the replica lives on and the callers are told
             log.exception("a batch of %d failed, trying one by one", len(ask.texts))
-            outputs = [self._alone(text, ask.top_k, i, errors) for i, text in enumerate(ask.texts)]
+            outputs = [self._alone(ask, i, errors) for i in range(len(ask.texts))]
         return Answer(ask.id, outputs, errors, (time.perf_counter() - start) * 1000)
 
-    def _predict(self, texts: list[str], top_k: int) -> list[Output]:
-        outputs = self.model.predict(texts, top_k=top_k)
-        if len(outputs) != len(texts):
-            raise Broken("serve.model-failed", model=self.name, kind=f"{len(outputs)} answers for {len(texts)} texts")
+    def _predict(self, ask: Ask) -> list[Output]:
+        outputs = self.model.match(ask.texts, ask.texts_b, top_k=ask.top_k) if ask.texts_b else self.model.predict(ask.texts, top_k=ask.top_k)
+        if len(outputs) != len(ask.texts):
+            raise Broken("serve.model-failed", model=self.name, kind=f"{len(outputs)} answers for {len(ask.texts)} texts")
         return outputs
 
-    def _alone(self, text: str, top_k: int, index: int, errors: dict[int, dict[str, Any]]) -> Output | None:
+    def _alone(self, ask: Ask, index: int, errors: dict[int, dict[str, Any]]) -> Output | None:
         try:
-            return self._predict([text], top_k)[0]
+            return self._predict(Ask(ask.id, ask.texts[index : index + 1], ask.top_k, ask.texts_b[index : index + 1]))[0]
+        except WenfangError as e:  # what a family refuses by name (a pair asked of a tagger) is the caller's to know
+            errors[index] = from_error(e)
+            return None
         except Exception as e:  # the text's own error, named by kind only: a message may hold the text
             errors[index] = from_error(Broken("serve.model-failed", model=self.name, kind=type(e).__name__))
             return None

@@ -34,6 +34,8 @@ class Ask(msgspec.Struct, frozen=True):
     id: int
     texts: list[str]
     top_k: int = 1
+    texts_b: list[str] = []
+    """The second texts, when pairs are asked about."""
 
 
 class Answer(msgspec.Struct, frozen=True):

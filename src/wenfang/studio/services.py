@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from pydantic import Field
 
 from wenfang.core.errors import Conflict, Denied, Invalid, NotFound
 from wenfang.core.ids import new_id
 from wenfang.core.operation import Answer, Request, operation
+from wenfang.core.plain import plain
 from wenfang.core.records import ModelVersion, Pointer, Service
 from wenfang.core.registry import nearest
 
@@ -69,6 +69,7 @@ class Predict(Request):
 
     service: str = Field(json_schema_extra={"positional": True})
     inputs: list[str] = Field(min_length=1, max_length=1000, json_schema_extra={"positional": True})
+    texts_b: list[str] = Field(default_factory=list, description="second texts of pairs, one for each input")
     top_k: int = Field(1, ge=1, le=100, description="labels with probabilities")
 
 
@@ -180,13 +181,8 @@ def predict(studio: Studio, request: Predict) -> Predicted:
     shown = _shown(studio, service)
     if shown is None:
         raise Conflict("service.nothing-deployed", service=service.name)
+    if request.texts_b and len(request.texts_b) != len(request.inputs):
+        raise Invalid("gateway.pairs-mixed", pairs=len(request.texts_b), inputs=len(request.inputs))
     version = studio.get(ModelVersion, shown.model_version)
-    outputs = ask_served(studio, version, request.inputs, request.top_k)
-    return Predicted(outputs=[shaped(text, msgspec.to_builtins(o)) for text, o in zip(request.inputs, outputs, strict=True)], model=shown.model)
-
-
-def shaped(text: str, output: dict[str, Any]) -> dict[str, Any]:
-    """An output as the contract of ``/predict`` shows it: spans with their text."""
-    if output.get("spans") is not None:
-        output["spans"] = [{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in output["spans"]]
-    return output
+    outputs = ask_served(studio, version, request.inputs, request.texts_b, request.top_k)
+    return Predicted(outputs=[plain(o, text, request.top_k) for text, o in zip(request.inputs, outputs, strict=True)], model=shown.model)

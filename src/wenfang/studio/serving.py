@@ -69,9 +69,9 @@ def unpack_bundle(version: ModelVersion, blobs: Blobs, cache: Path) -> Path:
     return target
 
 
-def ask_served(studio: Studio, version: ModelVersion, texts: list[str], top_k: int) -> list[Output]:
+def ask_served(studio: Studio, version: ModelVersion, texts: list[str], texts_b: list[str], top_k: int) -> list[Output]:
     """Ask a running replica of ``version``; without one, load the model here."""
-    asked = {"id": 0, "texts": [encodable(t) for t in texts], "top_k": top_k}
+    asked = {"id": 0, "texts": [encodable(t) for t in texts], "texts_b": [encodable(t) for t in texts_b], "top_k": top_k}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(60.0)
         try:
@@ -83,7 +83,7 @@ def ask_served(studio: Studio, version: ModelVersion, texts: list[str], top_k: i
             from wenfang.models.bundle import open_bundle
 
             _, model = open_bundle(unpack_bundle(version, studio.blobs, studio.home.cache), verifier=studio.verifier)
-            return model.predict(texts, top_k=top_k)
+            return model.match(texts, texts_b, top_k=top_k) if texts_b else model.predict(texts, top_k=top_k)
     for error in reply["errors"].values():
         raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
     return msgspec.convert(reply["outputs"], list[Output])

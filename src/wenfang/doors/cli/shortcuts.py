@@ -6,12 +6,13 @@ import json
 import os
 import re
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from wenfang.core.errors import Conflict, Invalid
 from wenfang.core.home import Home
+from wenfang.core.records import Task
 from wenfang.core.text import has_surrogate
 from wenfang.core.words import say
 
@@ -174,7 +175,7 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Argument(["file"]),
     click.Option(["--valid"], help="file of the validation split; a tenth of FILE unless given"),
     click.Option(["--test"], help="file of the test split; a tenth of FILE unless given"),
-    click.Option(["--task"], type=click.Choice(["classification", "tagging"]), help="guessed unless given"),
+    click.Option(["--task"], type=click.Choice(get_args(Task)), help="guessed unless given"),
     click.Option(["--text"], help="column of the text; guessed unless given"),
     click.Option(["--label"], help="column of the label; guessed unless given"),
     click.Option(["--id"], help="column of the example's id"),

@@ -41,20 +41,23 @@ class Desk:
         self.limits = limits
         self._loop = asyncio.get_running_loop()
 
-    async def predict(self, request: Request, name: str, texts: Sequence[str], *, top_k: int = 1, version: str | None = None) -> tuple[list[Output], RoutedModel]:
+    async def predict(
+        self, request: Request, name: str, texts: Sequence[str], *, texts_b: Sequence[str] = (), top_k: int = 1, version: str | None = None
+    ) -> tuple[list[Output], RoutedModel]:
         """Ask service ``name`` about B texts; one answer each, in order, and the model version that gave them.
 
         Args:
             request: its principal must be allowed to call the service.
             name: of the service.
             texts: B strings.
+            texts_b: B strings, when it is about pairs.
             top_k: labels in ``Output.scores``.
             version: if given, the number of the version that must answer.
 
         Raises:
             NotFound: `serve.unknown-service`, `serve.unknown-version`.
             Denied: `auth.denied`.
-            Invalid: `gateway.no-inputs`, `gateway.too-many-inputs`, `gateway.text-too-long`.
+            Invalid: `gateway.no-inputs`, `gateway.too-many-inputs`, `gateway.text-too-long`, `gateway.pairs-wanted`, `gateway.no-pairs`.
             Busy: `serve.queue-full`, `serve.deadline-passed`.
             Broken: `serve.replica-died`, `serve.model-failed`.
         """
@@ -70,16 +73,19 @@ class Desk:
             raise Invalid("gateway.no-inputs")
         if len(texts) > limit:
             raise Invalid("gateway.too-many-inputs", n=len(texts), max=limit)
-        for index, text in enumerate(texts):
-            if len(text) > TEXT_MAX_CHARS:
-                raise Invalid("gateway.text-too-long", index=index, n=len(text), max=TEXT_MAX_CHARS)
+        for column in (texts, texts_b):
+            for index, text in enumerate(column):
+                if len(text) > TEXT_MAX_CHARS:
+                    raise Invalid("gateway.text-too-long", index=index, n=len(text), max=TEXT_MAX_CHARS)
+        if (model.task == "matching") != bool(texts_b):
+            raise Invalid("gateway.no-pairs" if texts_b else "gateway.pairs-wanted", service=name[:80])
         answered: asyncio.Future[Ticket] = self._loop.create_future()
 
         def done(ticket: Ticket) -> None:
             if not answered.done():
                 answered.set_result(ticket)
 
-        ticket = pool.submit(texts, top_k, done)
+        ticket = pool.submit(texts, top_k, done, texts_b=texts_b)
         try:
             await answered
         except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch

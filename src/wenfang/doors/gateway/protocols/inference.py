@@ -12,6 +12,7 @@ import msgspec
 
 from wenfang.core.errors import Invalid, NotFound, WenfangError
 from wenfang.core.examples import Output
+from wenfang.core.plain import plain
 from wenfang.core.version import __version__
 from wenfang.doors.gateway.access import authorise
 from wenfang.doors.gateway.exchange import JSON, Request, Response
@@ -19,7 +20,6 @@ from wenfang.doors.gateway.problems import headers_of, status_of
 from wenfang.serve.routing import RoutedModel
 
 from .base import Protocol, decode_json, only, top_k_of, unknown_version
-from .predict import as_plain
 
 __all__ = ["Inference"]
 
@@ -45,6 +45,8 @@ class _Infer(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(_Infer)
+_FIRST = {"classification": "label", "matching": "label", "tagging": "spans"}
+"""Name of the first output tensor; other tasks have ``output``, each a JSON object."""
 
 
 class Inference(Protocol):
@@ -96,14 +98,13 @@ class Inference(Protocol):
             raise unknown_version(name, version, model)
         if ready:
             return _json({"name": name, "version": number, "ready": bool(pool.ready)}, 200 if pool.ready else 503)
-        first = {"name": "label" if model.task == "classification" else "spans", "datatype": "BYTES", "shape": [-1]}
         return _json(
             {
                 "name": name,
                 "versions": [number],
                 "platform": "wenfang",
                 "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-                "outputs": [first, {"name": "score", "datatype": "FP32", "shape": [-1]}],
+                "outputs": [{"name": _FIRST.get(model.task, "output"), "datatype": "BYTES", "shape": [-1]}, {"name": "score", "datatype": "FP32", "shape": [-1]}],
             }
         )
 
@@ -158,13 +159,14 @@ def _texts(body: _Infer) -> list[str]:
 def _tensors(outputs: list[Output], texts: list[str], model: RoutedModel, top_k: int) -> list[dict[str, Any]]:
     shape = [len(outputs)]
     score = {"name": "score", "datatype": "FP32", "shape": shape, "data": [o.score or 0.0 for o in outputs]}
-    plain: list[Any] = [as_plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)]
-    if model.task != "classification":
-        spans = [msgspec.json.encode(p["spans"]).decode() for p in plain]
-        return [{"name": "spans", "datatype": "BYTES", "shape": shape, "data": spans}, score]
+    told = [plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)]
+    if model.task not in {"classification", "matching"}:
+        name = _FIRST.get(model.task, "output")
+        data = [msgspec.json.encode(p.get(name, p)).decode() for p in told]
+        return [{"name": name, "datatype": "BYTES", "shape": shape, "data": data}, score]
     tensors: list[dict[str, Any]] = [{"name": "label", "datatype": "BYTES", "shape": shape, "data": [o.label or "" for o in outputs]}, score]
     if top_k > 1:
-        tensors.append({"name": "scores", "datatype": "BYTES", "shape": shape, "data": [msgspec.json.encode(p.scores).decode() for p in plain]})
+        tensors.append({"name": "scores", "datatype": "BYTES", "shape": shape, "data": [msgspec.json.encode(p["scores"]).decode() for p in told]})
     return tensors
 
 

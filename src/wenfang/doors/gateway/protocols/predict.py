@@ -1,4 +1,4 @@
-"""``POST /predict/{service}``: texts in, labels and scores or spans out. Wenfang's own protocol, the shortest there is."""
+"""``POST /predict/{service}``: texts, pairs or conversations in, what the task answers out. Wenfang's own protocol, the shortest there is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from wenfang.core.conversation import Message, written
 from wenfang.core.errors import Invalid, NotFound
 from wenfang.core.examples import Output
+from wenfang.core.plain import plain
 from wenfang.doors.gateway.exchange import Request, Response
 
 from .base import Protocol, decode_json, only, top_k_of
@@ -15,15 +17,20 @@ from .base import Protocol, decode_json, only, top_k_of
 __all__ = ["Predict", "as_plain"]
 
 
+class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    text: str | None = None
+    text_b: str | None = None
+    messages: list[Message] | None = None
+
+
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    inputs: list[str] | str
+    inputs: list[str | _Question] | str | _Question
     parameters: dict[str, Any] = {}
 
 
-class _Label(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Label(msgspec.Struct, frozen=True):
     label: str
     score: float
-    scores: dict[str, float] | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -38,14 +45,10 @@ _PARAMETERS = {"top_k"}
 
 
 def as_plain(output: Output, text: str, top_k: int) -> Any:
-    """One output as JSON shows it: spans carry the piece of text they stand for."""
-    if output.spans is not None:
-        spans = [{"start": s.start, "end": s.end, "label": s.label, "text": text[s.start : s.end]} for s in output.spans]
-        return {"spans": spans, "score": output.score}
-    scores = output.scores
-    if scores is not None and top_k < len(scores):
-        scores = dict(sorted(scores.items(), key=lambda pair: -pair[1])[:top_k])
-    return _Label(output.label or "", output.score or 0.0, scores if top_k > 1 else None)
+    """One output as JSON shows it."""
+    if output.label is None or top_k > 1:
+        return plain(output, text, top_k)
+    return _Label(output.label, output.score or 0.0)  # by far the most frequent
 
 
 class Predict(Protocol):
@@ -65,10 +68,28 @@ class Predict(Protocol):
         if body.parameters:
             _known(body.parameters)
             top_k = top_k_of(body.parameters["top_k"])
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        outputs, model = await self.desk.predict(request, name, texts, top_k=top_k)
+        texts, texts_b = _columns(body.inputs if isinstance(body.inputs, list) else [body.inputs])
+        outputs, model = await self.desk.predict(request, name, texts, texts_b=texts_b, top_k=top_k)
         answer = _Answer([as_plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)], model.version, request.request_id)
         return Response(200, _encoder.encode(answer))
+
+
+def _columns(inputs: list[str | _Question]) -> tuple[list[str], list[str]]:
+    """Texts, and second texts where there are any."""
+    texts: list[str] = []
+    texts_b: list[str] = []
+    for index, item in enumerate(inputs):
+        if isinstance(item, str):
+            texts.append(item)
+            continue
+        if (item.text is None) == (item.messages is None):
+            raise Invalid("gateway.bad-input", index=index)
+        texts.append(item.text if item.text is not None else written(item.messages or []))
+        if item.text_b is not None:
+            texts_b.append(item.text_b)
+    if texts_b and len(texts_b) != len(texts):
+        raise Invalid("gateway.pairs-mixed", pairs=len(texts_b), inputs=len(texts))
+    return texts, texts_b
 
 
 def _known(parameters: dict[str, Any]) -> None:
