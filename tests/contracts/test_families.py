@@ -16,7 +16,7 @@ from wenfang.models import Curve, DataShape, Model, families
 from wenfang.models.space import Choice
 
 HEAVY = {
-    "transformer": {"hidden": 16, "heads": 2, "ff": 32, "layers": 1, "ngram_buckets": 64, "min_count": 1, "learning_rate": 0.02, "dropout": 0.0, "threads": 1, "int8": False, "bf16": False, "epochs": 12, "batch_tokens": 128},
+    "transformer": {"hidden": 16, "heads": 2, "ff": 32, "layers": 1, "ngram_buckets": 64, "min_count": 1, "learning_rate": 0.02, "dropout": 0.0, "threads": 1, "int8": False, "precision": "fp32", "epochs": 12, "batch_tokens": 128},
     "crf": {"iterations": 5},
 }  # fmt: skip
 """Small settings of the families whose defaults take long; an unknown family runs with its own."""

@@ -14,7 +14,19 @@ from wenfang.core.ports import Cancelled, Quiet
 from wenfang.models import Curve, DataShape, families
 
 Transformer = families.get("transformer")
-SMALL = {"hidden": 16, "heads": 2, "ff": 32, "layers": 1, "ngram_buckets": 64, "min_count": 1, "learning_rate": 0.02, "dropout": 0.0, "threads": 1, "int8": False, "bf16": False}
+SMALL = {
+    "hidden": 16,
+    "heads": 2,
+    "ff": 32,
+    "layers": 1,
+    "ngram_buckets": 64,
+    "min_count": 1,
+    "learning_rate": 0.02,
+    "dropout": 0.0,
+    "threads": 1,
+    "int8": False,
+    "precision": "fp32",
+}
 ODD = ["", "\0", "\ud800", " ", "😀" * 3, "a" * 3000]
 
 

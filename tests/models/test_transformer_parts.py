@@ -12,7 +12,9 @@ from wenfang.models.neural.batches import Stacker, buckets, pieces_of, windows
 from wenfang.models.neural.crf_layer import CrfLayer
 from wenfang.models.neural.encoder import Encoder, EncoderShape
 from wenfang.models.neural.export import check_same, int8_of, to_onnx, torch_run
-from wenfang.models.neural.objectives import balanced_weights
+from wenfang.models.neural.loop import to_tensors
+from wenfang.models.neural.objectives import ClassObjective, TagObjective, balanced_weights, effective_weights
+from wenfang.models.neural.optimisers import Average, optimisers_for
 from wenfang.models.neural.paths import Transitions, best_paths
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.tokens import PATTERNS, CharTokens, Encoded, tokens_from_json
@@ -196,8 +198,86 @@ def test_windows_of_a_long_text_are_averaged_by_their_share():
     assert whole == pytest.approx((first + rest) / 2, abs=1e-6)
 
 
-def test_balanced_weights_lift_the_tail_and_keep_the_mean():
+def test_class_weights_lift_the_tail_and_keep_the_mean():
     labels = np.array([0] * 90 + [1] * 10)
     weights = balanced_weights(labels, 2)
-    assert weights[1] == pytest.approx(3 * weights[0])
-    assert weights[labels].mean() == pytest.approx(1)
+    assert weights[95] == pytest.approx(3 * weights[0])
+    assert weights.mean() == pytest.approx(1)
+    balanced = effective_weights(labels, 2)
+    assert balanced[95] / balanced[0] == pytest.approx((1 - 0.999**90) / (1 - 0.999**10))
+    assert balanced.mean() == pytest.approx(1)
+
+
+def class_batch(n=4):
+    tokens = CharTokens("ab")
+    encoded = tokens.encode(["ab"] * n)
+    pieces = pieces_of(encoded, 8)
+    return pieces, Stacker(encoded, pieces, tokens).stack(np.arange(n))
+
+
+def test_kin_of_cross_entropy_by_hand():
+    labels = np.array([0, 0, 0, 1])
+    pieces, batch = class_batch()
+    scores = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 3.0]])
+    p = scores.softmax(dim=1)[torch.arange(4), torch.from_numpy(labels)].numpy()
+
+    def loss(**how):
+        return float(ClassObjective(labels, pieces, count=2, **how)(scores, batch))
+
+    assert loss() == pytest.approx(-np.log(p).sum())
+    assert loss(loss="focal", gamma=2.0) == pytest.approx((-((1 - p) ** 2) * np.log(p)).sum(), rel=1e-5)
+    assert loss(weights=np.array([1, 0, 2, 0], np.float32)) == pytest.approx(-np.log(p[0]) - 2 * np.log(p[2]))
+    prior = torch.log(torch.tensor([0.75, 0.25]))
+    assert loss(adjustment=1.0) == pytest.approx(float(torch.nn.functional.cross_entropy(scores + prior, torch.from_numpy(labels), reduction="sum")))
+    lead = torch.tensor([3**-0.25, 1.0])
+    behind = scores - torch.nn.functional.one_hot(torch.from_numpy(labels)) * lead
+    assert loss(loss="ldam", margin=1.0) == pytest.approx(float(torch.nn.functional.cross_entropy(behind, torch.from_numpy(labels), reduction="sum")), rel=1e-5)
+    assert loss(loss="class-balanced") == pytest.approx((-np.log(p) * effective_weights(labels, 2)).sum(), rel=1e-5)
+
+
+def test_parts_of_a_batch_are_the_batch():
+    network, _, encoded, stacker = network_of(tagging=True)
+    batch = stacker.stack(np.arange(5))
+    objective = TagObjective(
+        [np.zeros(len(e.ids), np.int32) for e in encoded], stacker.pieces, head=1, crf=random_crf().requires_grad_(False), weights=np.array([1, 2, 1, 0.5, 1], np.float32)
+    )
+    network.eval().requires_grad_(False)
+    whole = objective(network.scores(*to_tensors(batch, torch.device("cpu"))), batch)
+    for count in (2, 3, 9):
+        parts = batch.parts(count)
+        assert sum(len(p.rows) for p in parts) == 5
+        assert sum(objective.weight(p) for p in parts) == pytest.approx(objective.weight(batch))
+        assert float(sum(objective(network.scores(*to_tensors(p, torch.device("cpu"))), p) for p in parts)) == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_disagreement_is_zero_only_between_equals():
+    pieces, batch = class_batch()
+    objective = ClassObjective(np.array([0, 1, 0, 1]), pieces, count=2)
+    one, other = torch.randn(4, 2), torch.randn(4, 2)
+    assert float(objective.apart(one, one, batch)) == 0
+    assert float(objective.apart(one, other, batch)) == pytest.approx(float(objective.apart(other, one, batch)))
+    assert float(objective.apart(one, other, batch)) > 0
+
+
+def test_lower_layers_learn_slower():
+    network = network_of(tagging=True, buckets_=0)[0]
+    (optimiser,) = optimisers_for(network, None, rate=1.0, head_rate=5.0, gram_rate=1.0, weight_decay=0.01, layer_decay=0.5)
+    rate = {id(p): g["lr"] for g in optimiser.param_groups for p in g["params"]}
+    named = dict(network.named_parameters())
+    assert {id(p) for p in named.values()} == set(rate)
+    assert [rate[id(named[n])] for n in ("head.weight", "blocks.1.up.weight", "blocks.0.up.bias", "chars.weight", "distance")] == [1.0, 0.5, 0.25, 0.125, 0.125]
+
+
+def test_the_average_follows_and_steps_aside():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    average = Average({"w": weight}, 0.9)
+    with torch.no_grad():
+        weight += 1
+    for step in range(1, 801):
+        average.step(step)
+    assert average.mean["w"].tolist() == pytest.approx([1, 1], abs=1e-3)
+    with torch.no_grad():
+        weight += 1
+    with average.in_place():
+        assert weight.tolist() == pytest.approx([1, 1], abs=1e-3)
+    assert weight.tolist() == [2, 2]

@@ -71,6 +71,8 @@ class Curve:
     deadline: float | None = None
     """On ``time.monotonic()``."""
     steps: list[Step] = field(default_factory=list[Step])
+    checkpoints: Path | None = None
+    """A folder of this fit alone. A family that takes long keeps its state there and, started again with the same request, goes on from it."""
 
     def point(self, step: float, *, loss: float | None = None, valid_score: float | None = None) -> None:
         """Record one point."""

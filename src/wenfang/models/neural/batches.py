@@ -45,6 +45,24 @@ class Batch:
     """Shape (B, T, G)."""
     lengths: npt.NDArray[np.int32]
     """Tokens of each piece without the special ones, shape (B,)."""
+    targets: Ids | None = None
+    """What the network should say at each token, shape (B, T), -1 where it is not asked; None: the objective knows."""
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in up to ``count`` pieces of consecutive rows, each only as wide as its own longest row."""
+        B = len(self.rows)
+        if count <= 1 or B <= 1:
+            return [self]
+        borders = np.linspace(0, B, min(count, B) + 1).astype(int).tolist()
+        return [self._rows(a, b) for a, b in pairwise(borders)]
+
+    def _rows(self, start: int, end: int) -> Batch:
+        T = int(self.mask[start:end].sum(axis=1).max())
+
+        def cut(array: Ids | None) -> Ids | None:
+            return None if array is None else array[start:end, :T]
+
+        return Batch(self.rows[start:end], self.ids[start:end, :T], self.mask[start:end, :T], cut(self.grams), self.lengths[start:end], cut(self.targets))
 
 
 def windows(length: int, size: int, overlap: int) -> list[tuple[int, int, int, int]]:

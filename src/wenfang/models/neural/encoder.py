@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from .network import Network
 from .tokens import CLS, UNK
@@ -81,6 +82,7 @@ class Encoder(Network):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
+        self.frugal = False
         H = shape.hidden
         self.chars = nn.Embedding(shape.vocabulary, H)
         self.grams = nn.EmbeddingBag(shape.gram_buckets + 1, H, mode="sum", sparse=True, padding_idx=0) if shape.gram_buckets else None
@@ -109,7 +111,8 @@ class Encoder(Network):
         between = (at[None, :] - at[:, None]).clamp(-self.shape.reach, self.shape.reach) + self.shape.reach
         hidden = torch.zeros(mask.shape, device=ids.device).masked_fill(~mask, -1e4)[:, None, None, :]
         for block, distance in zip(self.blocks, self.distance, strict=True):
-            x = block(x, distance[:, between][None] + hidden)
+            bias = distance[:, between][None] + hidden
+            x = cast("Tensor", checkpoint(block, x, bias, use_reentrant=False)) if self.frugal and self.training else block(x, bias)
         x = self.norm(x)
         return self.head(x if self.shape.tagging else _pool(x, inputs, mask))
 
@@ -127,6 +130,14 @@ class Encoder(Network):
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Those whose gradients touch few rows."""
         return [] if self.grams is None else [cast("nn.Parameter", self.grams.weight)]
+
+    def embedding(self) -> nn.Parameter:
+        """The vectors of the characters."""
+        return cast("nn.Parameter", self.chars.weight)
+
+    def save_memory(self) -> None:
+        """Compute each block again going back."""
+        self.frugal = True
 
 
 def _looks(shape: EncoderShape) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
@@ -18,14 +19,16 @@ from wenfang.models.tags import TagSet
 
 from .answering import Answerer, Run, spans_of_tokens, tokens_of_spans
 from .batches import Batch, Stacker, pieces_of
+from .checkpoints import Checkpoints, DamagedCheckpoint, fingerprint
 from .crf_layer import CrfLayer
 from .encoder import Encoder, EncoderShape
 from .export import check_same, int8_of, seconds_of, to_onnx, torch_run
+from .feeds import PieceFeed
 from .loop import Fitted, Plan, Trainer
 from .network import Network
 from .objectives import ClassObjective, Objective, TagObjective, balanced_weights
 from .paths import FORBIDDEN, Transitions
-from .precision import bf16_pays, device
+from .precision import device, precision_of
 from .pretrained import open_pretrained
 from .session import Session
 from .tokens import PATTERNS, CharTokens, Encoded, Tokens
@@ -65,23 +68,37 @@ def fit_network(hyper: Any, train: Examples, valid: Examples | None, *, labels: 
     """
     if valid is not None and not len(valid):
         valid = None
+    checkpoints = None if curve.checkpoints is None else Checkpoints(curve.checkpoints, _request(hyper, train, valid, labels=labels, seed=seed))
+    try:
+        return _fit(hyper, train, valid, labels=labels, seed=seed, curve=curve, checkpoints=checkpoints)
+    except DamagedCheckpoint as e:
+        curve.progress.note("neural.checkpoint-damaged", reason=str(e))
+        assert checkpoints is not None
+        checkpoints.discard()
+        return _fit(hyper, train, valid, labels=labels, seed=seed, curve=curve, checkpoints=checkpoints)
+
+
+def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int, curve: Curve, checkpoints: Checkpoints | None) -> Learned:
     with _torch_state(seed, hyper.threads or _threads(hyper)):
         tags = TagSet(tuple(labels)) if train.task == "tagging" else None
         network, tokens, size = _network(hyper, train, len(labels) if tags is None else len(tags))
         network.to(device())
+        if hyper.save_memory:
+            network.save_memory()
         judge = None if valid is None else _Judge(valid, tokens, size, labels)
         encoded = tokens.encode(train.texts)
         pieces = pieces_of(encoded, size, at_most=WINDOWS_AT_MOST)
         stacker = Stacker(encoded, pieces, tokens)
         objective = _objective(hyper, train, encoded, stacker, labels=labels)
-        if objective.crf is not None:
-            objective.crf.to(device())
+        if objective.layer is not None:
+            objective.layer.to(device())
 
         def chain() -> Transitions | None:
-            return None if tags is None else _chain(objective.crf, tags)
+            return None if tags is None else _chain(objective.layer, tags)
 
         score = None if judge is None else (lambda: judge(torch_run(network), chain(), 4096))
-        fitted = Trainer(network, objective, stacker, _plan(hyper, seed, 0 if judge is None else judge.tokens_count()), curve).run(score)
+        feed = PieceFeed(stacker, hyper.batch_tokens)
+        fitted = Trainer(network, objective, feed, _plan(hyper, seed, 0 if judge is None else judge.tokens_count()), curve, checkpoints).run(score)
         network.to("cpu")
         samples = _samples(stacker)
         onnx = to_onnx(network, samples[0])
@@ -101,6 +118,12 @@ def fit_network(hyper: Any, train: Examples, valid: Examples | None, *, labels: 
     return Learned(tokens, size, small or onnx, chain(), small is not None, found)
 
 
+def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int) -> str:
+    """What shapes the fit: a checkpoint of anything else is not taken up."""
+    data = [[e.task, e.texts, e.labels, e.spans, getattr(e, "weights", [])] for e in (train, valid) if e is not None]
+    return fingerprint({"hyper": hyper.model_dump(mode="json"), "data": data, "labels": labels, "seed": seed, "torch": torch.__version__, "device": device().type})
+
+
 def _network(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, int]:
     tagging = train.task == "tagging"
     if hyper.pretrained is not None:
@@ -114,21 +137,27 @@ def _network(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens
 
 
 def _objective(hyper: Any, train: Examples, encoded: Sequence[Encoded], stacker: Stacker, *, labels: list[str]) -> Objective:
+    given: list[float] = getattr(train, "weights", [])
+    weights = np.array(given, np.float32) if given else None
     if train.task == "classification":
         number = {name: i for i, name in enumerate(labels)}
         targets = np.array([number[name] for name in train.labels], np.int64)
-        weights = balanced_weights(targets, len(labels)) if hyper.class_weights else None
-        return ClassObjective(targets, stacker.pieces, smoothing=hyper.label_smoothing, class_weights=weights)
+        if hyper.class_weights:
+            weights = balanced_weights(targets, len(labels)) * (1 if weights is None else weights)
+        return ClassObjective(
+            targets, stacker.pieces, count=len(labels), smoothing=hyper.label_smoothing, weights=weights, loss=hyper.loss, gamma=hyper.focal_gamma, margin=hyper.margin,
+            adjustment=hyper.logit_adjustment,
+        )  # fmt: skip
     tags = TagSet(tuple(labels))
     rows = [tags.encode(tokens_of_spans(spans, text), len(text.ids)) for spans, text in zip(train.spans, encoded, strict=True)]
     crf = CrfLayer(tags.legal) if hyper.head == "crf" else None
-    return TagObjective(rows, stacker.pieces, head=len(stacker.tokens.prefix), crf=crf, smoothing=hyper.label_smoothing)
+    return TagObjective(rows, stacker.pieces, head=len(stacker.tokens.prefix), crf=crf, smoothing=hyper.label_smoothing, weights=weights)
 
 
-def _chain(crf: CrfLayer | None, tags: TagSet) -> Transitions:
+def _chain(crf: nn.Module | None, tags: TagSet) -> Transitions:
     L = len(tags)
     zero = np.zeros(L, np.float32)
-    chain = Transitions(zero, zero, np.where(tags.legal, np.float32(0), FORBIDDEN)) if crf is None else crf.transitions()
+    chain = Transitions(zero, zero, np.where(tags.legal, np.float32(0), FORBIDDEN)) if not isinstance(crf, CrfLayer) else crf.transitions()
     return chain.constrained(tags.legal_start, tags.legal_end, tags.legal)
 
 
@@ -141,10 +170,14 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         learning_rate=rate,
         head_rate=5e-3 if scratch else 1e-3,
         gram_rate=hyper.gram_rate * rate,
-        batch_tokens=hyper.batch_tokens,
         patience=hyper.patience,
         weight_decay=hyper.weight_decay,
-        bf16=bf16_pays(device().type) if hyper.bf16 == "auto" else hyper.bf16,
+        layer_decay=1.0 if scratch else hyper.layer_decay,
+        accumulate=hyper.accumulate,
+        average=hyper.average,
+        r_drop=hyper.r_drop,
+        fgm=hyper.fgm,
+        precision=precision_of(device().type) if hyper.precision == "auto" else hyper.precision,
         reserve_s=2.0 if scratch else 20.0,
         scores_after=2 if hyper.int8 == "auto" else 0,
         score_tokens=score_tokens,
@@ -215,6 +248,7 @@ def _found(fitted: Fitted, difference: float) -> dict[str, Any]:
         "tokens_per_s": round(fitted.tokens / max(1e-9, fitted.train_s), 1),
         "tokens_per_cpu_s": round(fitted.tokens / max(1e-9, fitted.train_cpu_s), 1),
         "padding_share": round(1 - fitted.tokens / max(1, fitted.slots), 4),
+        "batch_parts": fitted.parts,
         "onnx_difference": difference,
     }
 

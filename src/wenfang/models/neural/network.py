@@ -28,3 +28,10 @@ class Network(nn.Module):
     def new_parameters(self) -> list[nn.Parameter]:
         """Those on top of a pretrained network that no pretraining has seen."""
         return []
+
+    def embedding(self) -> nn.Parameter | None:
+        """The dense table of token vectors, for adversarial training; None: it has none."""
+        return None
+
+    def save_memory(self) -> None:
+        """Keep no states inside layers while training: they are computed again going back."""

@@ -54,6 +54,14 @@ class Pretrained(Network):
         """Those that no pretraining has seen."""
         return list(self.head.parameters())
 
+    def embedding(self) -> nn.Parameter:
+        """The vectors of the subwords."""
+        return cast("Any", self.body).get_input_embeddings().weight
+
+    def save_memory(self) -> None:
+        """Compute each layer again going back."""
+        cast("Any", self.body).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
 
 def describe(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a usable directory.
