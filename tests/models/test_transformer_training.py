@@ -81,8 +81,7 @@ class Notes(Quiet):
 
 
 @pytest.mark.parametrize(
-    ("task", "hyper", "crashes"),
-    [("classification", {"average": 0.95, "accumulate": 2, "r_drop": 0.5}, (36, 101)), ("tagging", {"fgm": 0.3, "ngram_buckets": 0}, (55,))],
+    ("task", "hyper", "crashes"), [("classification", {"average": 0.95, "accumulate": 2, "r_drop": 0.5}, (36, 101)), ("tagging", {"fgm": 0.3, "ngram_buckets": 0}, (55,))]
 )
 def test_a_killed_fit_goes_on_to_the_same_bits(task, hyper, crashes, tmp_path):
     whole = Curve()

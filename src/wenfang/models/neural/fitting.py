@@ -120,7 +120,7 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
 
 def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int) -> str:
     """What shapes the fit: a checkpoint of anything else is not taken up."""
-    data = [[e.task, e.texts, e.labels, e.spans, getattr(e, "weights", [])] for e in (train, valid) if e is not None]
+    data = [[e.task, e.texts, e.labels, e.spans, e.weights, e.texts_b, e.label_sets, e.grades] for e in (train, valid) if e is not None]
     return fingerprint({"hyper": hyper.model_dump(mode="json"), "data": data, "labels": labels, "seed": seed, "torch": torch.__version__, "device": device().type})
 
 
@@ -137,8 +137,7 @@ def _network(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens
 
 
 def _objective(hyper: Any, train: Examples, encoded: Sequence[Encoded], stacker: Stacker, *, labels: list[str]) -> Objective:
-    given: list[float] = getattr(train, "weights", [])
-    weights = np.array(given, np.float32) if given else None
+    weights = np.array(train.weights, np.float32) if train.weights else None
     if train.task == "classification":
         number = {name: i for i, name in enumerate(labels)}
         targets = np.array([number[name] for name in train.labels], np.int64)
