@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from wenfang.core.examples import Examples, Output, Span
 from wenfang.models.base import Hyper, Model
+from wenfang.models.space import Choice, Float
 
 LABELS = ["咨询", "投诉", "退款", "物流", "表扬"]
 
@@ -102,6 +103,30 @@ class Constant(Oracle):
 
     def _one(self, text):
         return Output(label=self.labels_[0], score=0.2) if self.task == "classification" else Output(spans=(), score=0.2)
+
+
+class TunedHyper(OracleHyper):
+    x: float = 0.0
+    kind: str = "plain"
+
+
+class Tuned(Oracle):
+    """Errs the less the nearer ``x`` is to 0.7, and less with ``kind`` fancy."""
+
+    Hyper = TunedHyper
+    tried: ClassVar[list[OracleHyper]] = [TunedHyper(), TunedHyper(x=0.2)]
+
+    @classmethod
+    def space(cls, shape):
+        return {"x": Float(0.0, 1.0), "kind": Choice(("plain", "fancy"))}
+
+    def _one(self, text):
+        h = self.hyper
+        error = 0.02 + 0.8 * (h.x - 0.7) ** 2 + (0.1 if h.kind == "plain" else 0.0)
+        gold = text.rsplit(" ", 1)[-1]
+        wrong = luck(text, "tuned") < error
+        label = self.labels_[(self.labels_.index(gold) + 1) % len(self.labels_)] if wrong else gold
+        return Output(label=label, score=0.5) if self.task == "classification" else Output(spans=(Span(len(text) - len(gold), len(text), label),), score=0.5)
 
 
 def family(name, *tried, rank=1, tasks=("classification", "tagging"), base=Oracle):

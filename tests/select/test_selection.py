@@ -11,16 +11,18 @@ import pytest
 from selection_world import Constant, InProcess, Oracle, OracleHyper, Watcher, examples, family
 
 from wenfang.core.errors import Invalid
+from wenfang.core.ports import Quiet
 from wenfang.core.words import keys, say
 from wenfang.select.report import report
-from wenfang.select.selection import Limits, select
+from wenfang.select.selection import Limits, Plan, Ports, select
 
 TRAIN, VALID, TEST = examples(400), examples(300, start=400), examples(300, start=700)
 
 
-def run(tmp_path, *families, train=TRAIN, valid=VALID, test=TEST, budget_s=15.0, host=None, **more):
+def run(tmp_path, *families, train=TRAIN, valid=VALID, test=TEST, budget_s=15.0, host=None, limits=None, progress=None, plan=None, **more):
     host = host or InProcess(*families)
-    outcome = select(train, valid, test, families={f.__name__: f for f in families}, host=host, write_bundle=host.write, work=tmp_path / "work", budget_s=budget_s, **more)
+    ports, wanted = Ports(host, host.write, progress=progress or Quiet()), Plan(budget_s, limits or Limits(), **(plan or {}))
+    outcome = select(train, valid, test, families={f.__name__: f for f in families}, ports=ports, plan=wanted, work=tmp_path / "work", **more)
     assert host.running == 0, "every replica that was started was stopped"
     return outcome
 
@@ -215,11 +217,11 @@ import sys, json
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from selection_world import *
-from wenfang.select.selection import select
+from wenfang.select.selection import Plan, Ports, select
 a = family("a", OracleHyper(error=0.05, salt="1"), OracleHyper(error=0.3, salt="2"))
 b = family("b", OracleHyper(error=0.2, salt="3"), rank=2)
 host = InProcess(a, b)
-o = select(examples(200), examples(150, start=200), examples(150, start=350), families=dict(a=a, b=b), host=host, write_bundle=host.write, work=Path(sys.argv[1]), budget_s=60)
+o = select(examples(200), examples(150, start=200), examples(150, start=350), families=dict(a=a, b=b), ports=Ports(host, host.write), plan=Plan(60), work=Path(sys.argv[1]))
 print(json.dumps(dict(chosen=o.verdict["family"], test=o.verdict["test"], runs=[(r["name"], r["state"], r["metrics"]) for r in o.document["runs"]], refit=o.document["final"]["refitted"],
                       fits=a.fits + b.fits)))
 """
@@ -265,9 +267,9 @@ def test_killed_at_every_step_the_result_is_the_same(tmp_path):
 def test_another_request_starts_anew(tmp_path):
     good = family("good", GOOD)
     run(tmp_path, good)
-    run(tmp_path, good, seed=1)
+    run(tmp_path, good, plan={"seed": 1})
     assert len(good.fits) == 4
-    run(tmp_path, good, seed=1)
+    run(tmp_path, good, plan={"seed": 1})
     assert len(good.fits) == 4
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Cancelled
-from wenfang.models.base import Curve, Model
+from wenfang.models.base import Model
 from wenfang.stats.bootstrap import interval
 from wenfang.stats.paired import compare
 
@@ -24,7 +24,7 @@ from .choose import Choice
 from .evaluate import Evaluation, evaluate, predict_all
 from .latency import Latency, measure_again, size_of
 from .search import Search
-from .trial import Run, card_of, reason_of
+from .trial import Run, card_of, curve_of, reason_of
 from .verdict import Sentence
 
 __all__ = ["Final", "finish"]
@@ -73,7 +73,7 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
     assert latency is not None
     assert size_bytes is not None
     search.progress.stage("test", 1 + (choice.runner_up is not None), "models")
-    evaluation = evaluate(_answers(search, "test-final", bundle, test), test, seed=search.seed)
+    evaluation = evaluate(_answers(search, "test-final", bundle, test), test, seed=search.plan.seed)
     search.progress.advance(1, test=evaluation.score)
     final = Final(bundle, run.name, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
     final.sentences.append((refit["key"], refit["fields"]))
@@ -81,11 +81,11 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
         cores = os.cpu_count() or 1
         final.sentences.append(("select.machine-busy", {"load": round(latency.load * cores, 1), "cores": cores}))
     if choice.runner_up:
-        other = evaluate(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, seed=search.seed)
-        final.paired = {"runner_up": choice.runner_up, "score": other.score, "refitted": False, **asdict(compare(evaluation.counts, other.counts, seed=search.seed))}
+        other = evaluate(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, seed=search.plan.seed)
+        final.paired = {"runner_up": choice.runner_up, "score": other.score, "refitted": False, **asdict(compare(evaluation.counts, other.counts, seed=search.plan.seed))}
         search.progress.advance(1)
     if len(leaked_test_rows):
-        final.leaks = _without(evaluation, leaked_test_rows, search.seed)
+        final.leaks = _without(evaluation, leaked_test_rows, search.plan.seed)
     return final
 
 
@@ -98,7 +98,7 @@ def _refit(search: Search, run: Run, family: type[Model]) -> dict[str, Any]:
     lane = next(x for x in search.lanes if x.name == run.family)
     search.progress.stage("refit", 1, "runs")
     need_s = 1.1 * search.growth * run.fit_s
-    left_s = OVERTIME * search.budget_s - journal.spent_s() - search.tail_s(lane)
+    left_s = OVERTIME * search.plan.budget_s - journal.spent_s() - search.tail_s(lane)
     if need_s > left_s:
         answer = _not_refitted("verdict.refit-no-time", need_s=need_s, left_s=max(0.0, left_s))
     else:
@@ -117,17 +117,23 @@ def _refit(search: Search, run: Run, family: type[Model]) -> dict[str, Any]:
 def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> dict[str, Any]:
     journal, begun = search.journal, time.monotonic()
     hyper = family.Hyper.model_validate(run.refit_params)
-    curve = Curve(search.progress, begun + left_s)
-    model = search.fit(family(hyper, task=search.train.task, seed=run.seed), search.train + search.valid, None, curve)
+    curve = curve_of(search.progress, begun + left_s, journal.work / "checkpoints" / "final")
+    model = search.ports.fit(family(hyper, task=search.train.task, seed=run.seed), search.train + search.valid, None, curve).model
     fit_s = time.monotonic() - begun
     if curve.late():
         return _not_refitted("verdict.refit-cut", limit_s=left_s)
     search.progress.stage("measure", 1, "models")
     folder = journal.folder("final")
-    search.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
+    search.ports.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
     size_bytes = size_of(folder)
     latency = measure_again(
-        search.host, folder, search.valid, max_p99_ms=search.limits.max_latency_ms, seed=search.seed, limit_s=max(0.6, 0.05 * search.budget_s), progress=search.progress
+        search.ports.host,
+        folder,
+        search.valid,
+        max_p99_ms=search.plan.limits.max_latency_ms,
+        seed=search.plan.seed,
+        limit_s=max(0.6, 0.05 * search.plan.budget_s),
+        progress=search.progress,
     )
     if _over(search, latency, size_bytes):
         return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=size_bytes / 1e6)
@@ -144,7 +150,7 @@ class _Cost:
 
 
 def _over(search: Search, latency: Latency, size_bytes: int) -> bool:
-    return bool(search.limits.broken_by(_Cost(asdict(latency), size_bytes)))
+    return bool(search.plan.limits.broken_by(_Cost(asdict(latency), size_bytes)))
 
 
 def _not_refitted(key: str, **fields: Any) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def _answers(search: Search, name: str, bundle: Path, test: Examples) -> list[Ou
     journal = search.journal
     if any(e["name"] == name and e["bundle"] == bundle.name for e in journal.find("tested")):
         return journal.answers(name)
-    replica = search.host.start(bundle)
+    replica = search.ports.host.start(bundle)
     try:
         outputs = predict_all(replica, test, progress=search.progress)
     finally:

@@ -1,4 +1,4 @@
-"""The search: families by cost, candidates best guess first, in rounds, inside a time budget; the journal lets it go on after a crash.
+"""The search: families by cost, their own guesses first, then proposals, in rounds, inside a time budget; the journal lets it go on after a crash.
 
 Each fit gets a deadline that leaves later families their share and the winner its refit. A family is given up, with a note,
 when its candidates are exhausted, bring nothing more, stand clearly behind, or no longer fit into the time left. Only the
@@ -12,59 +12,38 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from pydantic import BaseModel
 
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
-from wenfang.core.ports import Cancelled, Progress, ReplicaHost
+from wenfang.core.ports import Cancelled
 from wenfang.models.base import DataShape, Model
+from wenfang.models.space import Space
 from wenfang.stats.paired import compare
 
-from .choose import Limits
 from .evaluate import Evaluation, evaluate
+from .halving import portion, shares_for
 from .journal import Journal
+from .lane import Lane, Step
 from .latency import measure_again, size_of
-from .trial import Fit, Fitted, Run, WriteBundle, card_of, failed, fit_here, try_fit
+from .plan import Plan, Ports
+from .proposals import available
+from .trial import Fitted, Run, card_of, failed, try_fit
 
-__all__ = ["Found", "Lane", "Search"]
+__all__ = ["Found", "Search"]
 
 PATIENCE = 2
-"""Candidates in a row that bring nothing before a family is given up."""
-KEPT = 4
-"""Bundles of one family on disk at most."""
+"""Guesses in a row that bring nothing before a family's guesses are left."""
+PATIENCE_PROPOSED = 12
+"""The same for proposals; where they begin on shares of train, three times as many."""
 CANDIDATES_MAX = 64
 RESAMPLES = 1000
 """For the quick test whether a candidate of the same family is worth measuring."""
-
-
-@dataclass(slots=True)
-class Lane:
-    """One family in the race."""
-
-    name: str
-    family: type[Model]
-    waiting: list[BaseModel]
-    runs: list[Run] = field(default_factory=list[Run])
-    kept: list[Run] = field(default_factory=list[Run])
-    over: bool = False
-
-    @property
-    def best(self) -> Run | None:
-        """The best run whose bundle is kept."""
-        return max(self.kept, key=lambda r: r.score, default=None)
-
-    def fit_s(self) -> float | None:
-        """What a fit of this family takes; None before the first."""
-        took = [r.fit_s for r in self.runs if r.state != "failed"]
-        return sum(took) / len(took) if took else None
-
-    def around_s(self) -> float:
-        """Predicting, writing and measuring, beside the fit."""
-        return max((r.predict_s + r.bundle_s for r in self.runs), default=0.0)
+SLOW = 3.0
+"""A fit on a share of train may take so many times what its share of a whole fit is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +54,34 @@ class Found:
     evaluation: Evaluation
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A step that was given its time."""
+
+    lane: Lane
+    step: Step
+    run: Run
+    deadline_s: float
+
+
 class Search:
     """A search; ``run`` makes it.
 
     Args:
         train: to learn from.
         valid: to judge by.
-        host: starts replicas.
-        limits: decide which runs of a family are worth keeping.
+        plan: budget, limits, objectives, seed.
+        ports: where fits and replicas run, who is told.
         journal: of this selection.
-        write_bundle: writes a bundle.
-        budget_s: of the whole selection; the search leaves the refit its time.
-        seed: of every fit.
-        progress: told everything.
-        fit: where fits run.
     """
 
-    def __init__(
-        self, train: Examples, valid: Examples, *, host: ReplicaHost, limits: Limits, journal: Journal, write_bundle: WriteBundle, budget_s: float, seed: int,
-        progress: Progress, fit: Fit = fit_here,
-    ) -> None:  # fmt: skip
+    def __init__(self, train: Examples, valid: Examples, *, plan: Plan, ports: Ports, journal: Journal) -> None:
         self.train, self.valid = train, valid
-        self.host, self.limits, self.journal, self.write_bundle = host, limits, journal, write_bundle
-        self.budget_s, self.seed, self.progress, self.fit = budget_s, seed, progress, fit
+        self.plan, self.ports, self.journal, self.progress = plan, ports, journal, ports.progress
         self.growth = (len(train) + len(valid)) / max(1, len(train))
         self.evaluations: dict[str, Evaluation] = {}
         self.lanes: list[Lane] = []
+        self._portions: dict[float, Examples] = {1.0: train}
 
     def run(self, families: Mapping[str, type[Model]], shape: DataShape) -> list[Run]:
         """Search until candidates or time are out; every run, in order. ``found`` then gives the contenders.
@@ -111,15 +92,27 @@ class Search:
         able = sorted((f for f in families.items() if shape.task in f[1].tasks), key=lambda f: (f[1].cost_rank, f[0]))
         if not able:
             raise Invalid("select.no-family-for-task", task=shape.task, families=sorted(families))
-        self.lanes = [Lane(name, family, list(itertools.islice(family.candidates(shape), CANDIDATES_MAX))) for name, family in able]
+        self.lanes = [self._lane(name, family, shape) for name, family in able]
         self.progress.stage("fit", sum(len(lane.waiting) for lane in self.lanes), "runs")
         self._replay()
+        searching = False
         while active := [lane for lane in self.lanes if not lane.over]:
-            for lane in active:
-                self._turn(lane)
+            guessing = [lane for lane in active if lane.waiting]
+            if not guessing and not searching and any(lane.searches for lane in active):
+                searching = True
+                self.progress.stage("search", None, "runs")
+            self._round(guessing or active)
         if not any(lane.kept for lane in self.lanes):
             raise Invalid("select.no-run-succeeded", runs_n=len(self.all_runs()), reasons=sorted({r.note for r in self.all_runs() if r.note}) or ["select.family-no-time"])
         return self.all_runs()
+
+    def _lane(self, name: str, family: type[Model], shape: DataShape) -> Lane:
+        guesses = [Step(h, "guess") for h in itertools.islice(family.candidates(shape), CANDIDATES_MAX)]
+        known = {str(g.params) for g in guesses}
+        earlier = [Step(h, "earlier") for h in self.plan.recipes(name, family, shape) if str(h.model_dump(mode="json")) not in known]
+        space: Space = family.space(shape) if available() else {}
+        shares = shares_for(len(self.train)) if self.plan.objectives == ("score",) else (1.0,)
+        return Lane(name, family, [*guesses[:1], *earlier, *guesses[1:]], space, shares, self.plan.objectives, self.plan.limits, self.plan.seed)
 
     def all_runs(self) -> list[Run]:
         """Every run so far, by family."""
@@ -131,7 +124,7 @@ class Search:
 
     def left_s(self) -> float:
         """Seconds left of the budget."""
-        return self.budget_s - self.journal.spent_s()
+        return self.plan.budget_s - self.journal.spent_s()
 
     def tail_s(self, lane: Lane) -> float:
         """What comes after the refit of a run of this family: bundle, latency, and answers to the test, all estimated."""
@@ -139,40 +132,89 @@ class Search:
 
     def around_s(self, lane: Lane) -> float:
         """Predicting, writing and measuring a run of this family; before the first one a guess."""
-        return lane.around_s() if any(r.bundled for r in lane.runs) else 0.03 * self.budget_s
+        return lane.around_s() if any(r.bundled for r in lane.runs) else 0.03 * self.plan.budget_s
 
-    def _turn(self, lane: Lane) -> None:
-        if not lane.waiting:
-            lane.over = True
+    # ---------------------------------------------------------------- rounds
+
+    def _round(self, lanes: list[Lane]) -> None:
+        """One fit of each lane; with ``parallel`` so many at once, and whatever is measured is measured after them."""
+        n = self.plan.parallel
+        if n == 1:
+            for lane in lanes:
+                if job := self._begin(lane):
+                    self._settle([(job, self._fit(job))])
             return
+        jobs: list[_Job] = []
+        for lane in itertools.islice(itertools.cycle(lanes), n * len(lanes)):
+            if len(jobs) < n and not lane.over and (job := self._begin(lane)):
+                jobs.append(job)
+        if jobs:
+            with ThreadPoolExecutor(n, thread_name_prefix="fit") as pool:
+                self._settle(list(zip(jobs, pool.map(self._fit, jobs), strict=True)))
+
+    def _begin(self, lane: Lane) -> _Job | None:
+        """Decide what this lane does next and in what time; None: nothing, or not now."""
+        if not lane.waiting and not lane.searches:
+            lane.over = not lane.pending
+            return None
         if reason := self._hopeless(lane):
             self._give_up(lane, *reason)
-            return
+            return None
         deadline_s = self._deadline_s(lane)
         if deadline_s < self._least_s(lane):
             self._give_up(lane, "select.family-no-time", need_s=round(self._least_s(lane), 1), left_s=round(max(0.0, deadline_s), 1))
-            return
-        hyper = lane.waiting.pop(0)
-        number = len(lane.runs) + 1
-        run = Run(f"{lane.name}-{number}", lane.name, number, hyper.model_dump(mode="json"), self.seed)
-        fitted = try_fit(run, lane.family, hyper, train=self.train, valid=self.valid, deadline_s=deadline_s, progress=self.progress, fit=self.fit)
-        if fitted is not None and self._worth_a_bundle(lane, fitted):
-            self._bundle(fitted)
-        del fitted
+            return None
+        fit_s = lane.fit_s() or 0.0
+        step = lane.next(last=deadline_s < 2.3 * fit_s)
+        if step is None:
+            lane.over = not lane.pending
+            return None
+        if step.share < 1:
+            deadline_s = min(deadline_s, max(SLOW * step.share * fit_s, 0.002 * self.plan.budget_s))
+        number = len(lane.runs) + len(lane.pending)
+        run = Run(f"{lane.name}-{number}", lane.name, number, step.params, self.plan.seed, origin=step.origin, share=step.share, proposal=step.proposal)
+        return _Job(lane, step, run, deadline_s)
+
+    def _fit(self, job: _Job) -> Fitted | None:
+        checkpoints = self.journal.work / "checkpoints" / job.run.name
+        return try_fit(
+            job.run, job.lane.family, job.step.hyper, train=self._portion(job.step.share), valid=self.valid, deadline_s=job.deadline_s, progress=self.progress,
+            fit=self.ports.fit, checkpoints=checkpoints,
+        )  # fmt: skip
+
+    def _portion(self, share: float) -> Examples:
+        if share not in self._portions:
+            self._portions[share] = portion(self.train, share, seed=self.plan.seed)
+        return self._portions[share]
+
+    def _settle(self, done: list[tuple[_Job, Fitted | None]]) -> None:
+        """Write and measure what is worth it, journal the runs together, and take them into their lanes."""
+        for job, fitted in done:
+            if fitted is not None and job.step.share == 1 and self._worth_a_bundle(job.lane, fitted):
+                self._bundle(fitted)
+        runs = [job.run for job, _ in done]
+        steps = [(job.lane, job.step) for job, _ in done]
+        done.clear()
         gc.collect()
-        self.journal.add("run", run=run.document())
-        self._admit(lane, run)
-        if run.state == "failed" and run.reason:
-            self.progress.note(run.reason[0], **run.reason[1], run=run.name)
-        best = max((r.score for r in self.all_runs()), default=-math.inf)
-        self.progress.advance(1, run=run.name, score=run.metrics.get("score"), best=None if best == -math.inf else best, left_s=round(self.left_s()))
+        self.journal.add("run", runs=[run.document() for run in runs])
+        for (lane, step), run in zip(steps, runs, strict=True):
+            self._admit(lane, step, run)
+            shutil.rmtree(self.journal.work / "checkpoints" / run.name, ignore_errors=True)
+            if run.state == "failed" and run.reason:
+                self.progress.note(run.reason[0], **run.reason[1], run=run.name)
+            best = max((r.score for r in self.all_runs() if r.share == 1), default=-math.inf)
+            self.progress.advance(1, run=run.name, score=run.metrics.get("score"), best=None if best == -math.inf else best, left_s=round(self.left_s()))
 
     def _give_up(self, lane: Lane, key: str, **fields: Any) -> None:
+        """Leave a family, or only its guesses where there is more to search."""
+        if key == "select.family-no-gain" and lane.waiting and lane.searches:
+            lane.waiting.clear()
+            self.journal.add("guesses-left", family=lane.name)
+            return
         lane.over = True
         self.progress.advance(len(lane.waiting))
         self.progress.note(key, family=lane.name, **fields)
-        if key not in {e["key"] for e in self.journal.find("given-up") if e["fields"]["family"] == lane.name}:
-            self.journal.add("given-up", key=key, fields={"family": lane.name, **fields})
+        self.journal.add("given-up", key=key, fields={"family": lane.name, **fields})
 
     # ---------------------------------------------------------------- time
 
@@ -182,57 +224,68 @@ class Search:
         equal = left / len(active)
         others = 0.0
         for other in active:
-            if other is not lane and other.waiting:
+            turns = len(other.waiting) or int(other.searches and not lane.waiting)
+            if other is not lane and turns:
                 known = other.fit_s()
-                others += equal if known is None else min(equal, len(other.waiting) * 1.3 * (known + other.around_s()))
-        late = max((r.fit_s - r.deadline_s for r in lane.runs if r.deadline_s), default=0.03 * self.budget_s)  # what the family takes beyond its deadline
-        free = left - others - self.around_s(lane) - 0.02 * self.budget_s - max(0.0, late)
+                others += equal if known is None else min(equal, turns * 1.3 * (known + other.around_s()))
+        late = max((r.fit_s - r.deadline_s for r in lane.runs if r.deadline_s), default=0.03 * self.plan.budget_s)  # what the family takes beyond its deadline
+        free = left - others - self.around_s(lane) - 0.02 * self.plan.budget_s - max(0.0, late)
         refit_of_best = max((1.1 * self.growth * x.best.fit_s + self.tail_s(x) for x in self.lanes if x.best), default=0.0)
         return min((free - self.tail_s(lane)) / (1 + 1.1 * self.growth), free - refit_of_best)
 
     def _least_s(self, lane: Lane) -> float:
         """A fit with less time than this is not begun."""
-        floor = 0.002 * self.budget_s
-        fitted = [r for r in lane.runs if r.state != "failed"]
+        floor = 0.002 * self.plan.budget_s
+        fitted = lane.full
         if not fitted:
             return floor
         cut = [r.fit_s for r in fitted if r.state == "stopped"]
         return max(floor, 1.5 * max(cut) if cut else 0.7 * min(r.fit_s for r in fitted))
 
     def _hopeless(self, lane: Lane) -> tuple[str] | None:
-        last = lane.runs[-PATIENCE:]
-        if len(last) == PATIENCE and all(r.state == "failed" for r in last):
+        most = PATIENCE if lane.waiting else 2 * PATIENCE
+        last = lane.runs[-most:]
+        if len(last) == most and all(r.state == "failed" for r in last):
             return ("select.family-fails",)
-        done = [r for r in lane.runs if r.state != "failed"]
-        if len(done) > PATIENCE and max(r.score for r in done[:-PATIENCE]) >= max(r.score for r in done[-PATIENCE:]):
+        done, many = lane.full, len(self.plan.objectives) > 1
+        if lane.waiting:
+            if not many and len(done) > PATIENCE and max(r.score for r in done[:-PATIENCE]) >= max(r.score for r in done[-PATIENCE:]):
+                return ("select.family-no-gain",)
+        elif lane.idle_n >= PATIENCE_PROPOSED * (1 if len(lane.shares) == 1 and not many else 3):
             return ("select.family-no-gain",)
-        front = max((r for r in self.all_runs() if r.state != "failed"), key=lambda r: r.score, default=None)
-        if front is None or len(done) < 2:
+        front = self._leader()
+        if front is None or len(done) < (2 if lane.waiting else 1) or many:
             return None
         own = max(done, key=lambda r: r.score)
-        spread = own.score - min(r.score for r in done)
+        spread = own.score - min(r.score for r in done) if lane.waiting else 0.0
         behind = front.score - own.score
         return ("select.family-behind",) if own.metrics["high"] < front.metrics["low"] and behind > 3 * spread else None
+
+    def _leader(self) -> Run | None:
+        """The best run on the whole of train; inside the limits, once one is."""
+        done = [r for lane in self.lanes for r in lane.full]
+        within = [r for r in done if r.bundled and not self.plan.limits.broken_by(r)]
+        return max(within or done, key=lambda r: r.score, default=None)
 
     # ---------------------------------------------------------------- bundles
 
     def _worth_a_bundle(self, lane: Lane, fitted: Fitted) -> bool:
         best = lane.best
-        if best is None or fitted.run.score >= best.score:
+        if best is None or fitted.run.score >= best.score or len(self.plan.objectives) > 1:
             return True
-        within = [r.score for r in lane.kept if not self.limits.broken_by(r)]
+        within = [r.score for r in lane.kept if not self.plan.limits.broken_by(r)]
         if not within or fitted.run.score > max(within):
             return True
-        return compare(fitted.evaluation.counts, self._evaluation(best).counts, resamples=RESAMPLES, seed=self.seed).p > 0.05
+        return compare(fitted.evaluation.counts, self._evaluation(best).counts, resamples=RESAMPLES, seed=self.plan.seed).p > 0.05
 
     def _bundle(self, fitted: Fitted) -> None:
         run, begun = fitted.run, time.monotonic()
         folder = self.journal.folder(run.name)
         try:
-            self.write_bundle(folder, fitted.model, card_of(run, {"refit": False}))
+            self.ports.write_bundle(folder, fitted.model, card_of(run, {"refit": False}))
             run.size_bytes = size_of(folder)
-            limit_s = max(0.6, 0.04 * self.budget_s)
-            run.latency = asdict(measure_again(self.host, folder, self.valid, max_p99_ms=self.limits.max_latency_ms, seed=self.seed, limit_s=limit_s, progress=self.progress))
+            limit_s, limits = max(0.6, 0.04 * self.plan.budget_s), self.plan.limits
+            run.latency = asdict(measure_again(self.ports.host, folder, self.valid, max_p99_ms=limits.max_latency_ms, seed=self.plan.seed, limit_s=limit_s, progress=self.progress))
             self.journal.keep_answers(run.name, fitted.outputs)
             self.evaluations[run.name] = fitted.evaluation
             run.bundled = True
@@ -248,38 +301,25 @@ class Search:
             self.evaluations[run.name] = evaluate(self.journal.answers(run.name), self.valid, seed=run.seed)
         return self.evaluations[run.name]
 
-    def _admit(self, lane: Lane, run: Run) -> None:
+    def _admit(self, lane: Lane, step: Step, run: Run) -> None:
         """Add a run to its lane and drop the bundles that left the family's front."""
-        lane.runs.append(run)
-        if not run.bundled:
-            return
-        contenders = [*lane.kept, run]
-        lane.kept = _front(contenders, self.limits)
-        for gone in (r for r in contenders if r not in lane.kept):
+        for gone in lane.admit(step, run):
             shutil.rmtree(self.journal.work / "bundles" / gone.name, ignore_errors=True)
             self.evaluations.pop(gone.name, None)
 
     def _replay(self) -> None:
         """Take over what the journal holds."""
         lanes = {lane.name: lane for lane in self.lanes}
-        for entry in self.journal.find("run"):
-            run = Run.from_document(entry["run"])
-            lane = lanes[run.family]
-            lane.waiting.pop(0)
-            self._admit(lane, run)
-            self.progress.advance(1, run=run.name, score=run.metrics.get("score"))
-        if self.journal.find("run"):
-            self.progress.note("select.resumed", runs_n=len(self.journal.find("run")), spent_s=round(self.journal.spent_s(), 1))
-
-
-def _front(runs: Sequence[Run], limits: Limits) -> list[Run]:
-    """The best run, the best within the limits, the second best (to compare with), and what no other beats in score, latency and size."""
-
-    def beats(a: Run, b: Run) -> bool:
-        x, y = ((-r.score, r.latency["p99_ms"] if r.latency else math.inf, r.size_bytes or math.inf) for r in (a, b))
-        return x != y and all(i <= j for i, j in zip(x, y, strict=True))
-
-    by_score = sorted(runs, key=lambda r: -r.score)
-    within = [r for r in by_score if not limits.broken_by(r)]
-    ordered = [by_score[0], *within[:1], *by_score[1:2], *(r for r in by_score if not any(beats(o, r) for o in runs))]
-    return list({r.name: r for r in ordered}.values())[:KEPT]
+        found = self.journal.find("run")
+        for entry in found:
+            batch = [(lanes[r["family"]], Run.from_document(r)) for r in entry["runs"]]
+            steps = [lane.replay(run) for lane, run in batch]
+            for (lane, run), step in zip(batch, steps, strict=True):
+                self._admit(lane, step, run)
+                self.progress.advance(1, run=run.name, score=run.metrics.get("score"))
+        for entry in self.journal.find("guesses-left"):
+            lanes[entry["family"]].waiting.clear()
+        for entry in self.journal.find("given-up"):
+            lanes[entry["fields"]["family"]].over = True
+        if found:
+            self.progress.note("select.resumed", runs_n=sum(len(e["runs"]) for e in found), spent_s=round(self.journal.spent_s(), 1))

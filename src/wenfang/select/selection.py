@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,20 @@ import numpy as np
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.core.ids import now
-from wenfang.core.ports import Progress, Quiet, ReplicaHost
 from wenfang.core.registry import Registry
 from wenfang.models.base import DataShape, Model
 
 from .choose import Candidate, Choice, Limits, choose
+from .earlier import Recipe, describe
 from .final import Final, finish
 from .journal import Journal, fingerprint
+from .plan import Plan, Ports
 from .report import report
 from .search import Found, Search
-from .trial import Fit, WriteBundle, fit_here
+from .trial import WriteBundle
 from .verdict import Sentence, choice_sentences, test_sentences
 
-__all__ = ["Limits", "Outcome", "WriteBundle", "select"]
+__all__ = ["Limits", "Outcome", "Plan", "Ports", "WriteBundle", "select", "shape_of"]
 
 SCHEMA = 1
 LEAST_BUDGET_S = 1.0
@@ -63,19 +64,14 @@ def select(
     test: Examples,
     *,
     families: Mapping[str, type[Model]] | Registry[Model],
-    host: ReplicaHost,
-    write_bundle: WriteBundle,
+    ports: Ports,
+    plan: Plan,
     work: Path,
-    budget_s: float,
-    limits: Limits | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
     leaked_test_rows: Sequence[int] = (),
     card: Mapping[str, Any] | None = None,
     pretrained: Sequence[Path] = (),
     command: str = "",
     lang: str | None = None,
-    fit: Fit = fit_here,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Choose, refit and test a model inside a time budget and hard limits.
@@ -85,43 +81,38 @@ def select(
         valid: to choose by.
         test: looked at once, at the end.
         families: by name.
-        host: starts replicas of bundles; latency and test answers come through it.
-        write_bundle: writes (folder, model, card).
+        ports: where fits and replicas run, who writes bundles, who is told.
+        plan: budget, limits, objectives, seed.
         work: folder of this selection; a second call with the same request goes on where a killed one was.
-        budget_s: wall time of search, refit and measuring.
-        limits: hard ones.
-        seed: of everything random.
-        progress: told stages, figures and notes.
         leaked_test_rows: rows of test that also stand in train or valid.
         card: the data card, for the report.
         pretrained: local directories that families may start from.
         command: how to run it again, for the report.
         lang: of the report.
-        fit: where fits run.
         clock: seconds, for the budget.
 
     Raises:
         Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.budget-too-small`.
         Cancelled: from ``progress``.
     """
-    limits, watched = limits or Limits(), progress or Quiet()
+    limits, seed = plan.limits, plan.seed
     for name, examples in (("train", train), ("valid", valid), ("test", test)):
         if not len(examples):
             raise Invalid("select.no-examples", split=name)
-    if budget_s < LEAST_BUDGET_S:
-        raise Invalid("select.budget-too-small", budget_s=budget_s, least_s=LEAST_BUDGET_S)
+    if plan.budget_s < LEAST_BUDGET_S:
+        raise Invalid("select.budget-too-small", budget_s=plan.budget_s, least_s=LEAST_BUDGET_S)
     known = {n: families.get(n) for n in families.names()} if isinstance(families, Registry) else dict(families)
-    request = {"families": sorted(known), "limits": asdict(limits), "budget_s": budget_s, "seed": seed, "pretrained": [str(p) for p in pretrained], "version": version("wenfang")}
+    request = {"families": sorted(known), "limits": asdict(limits), **plan.document(), "pretrained": [str(p) for p in pretrained], "version": version("wenfang")}
     journal = Journal(work, fingerprint(request, train, valid, test), clock=clock)
-    search = Search(train, valid, host=host, limits=limits, journal=journal, write_bundle=write_bundle, budget_s=budget_s, seed=seed, progress=watched, fit=fit)
+    search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal)
     search.run(known, shape_of(train, pretrained))
     found = search.found()
     candidates = [_candidate(f) for f in found]
     choice = choose(candidates, limits, seed=seed)
     final = finish(search, choice, families=known, test=test, leaked_test_rows=leaked_test_rows)
     document = _document(search, found, candidates, choice, final, limits=limits, test=test)
-    document.update(command=command, card=dict(card or {}), budget_s=budget_s, seed=seed, spent_s=journal.spent_s(), created_at=now().isoformat(), resumed=journal.resumed)
-    watched.stage("report")
+    document.update(command=command, card=dict(card or {}), budget_s=plan.budget_s, seed=seed, spent_s=journal.spent_s(), created_at=now().isoformat(), resumed=journal.resumed)
+    ports.progress.stage("report")
     sentences: list[Sentence] = [(key, fields) for key, fields in document["verdict"]]
     return Outcome(document, _verdict(document), final.bundle, sentences, lang)
 
@@ -139,6 +130,15 @@ def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
         graded=bool(train.grades),
         pairs=bool(train.texts_b),
     )
+
+
+def remembered(plan: Plan, journal: Journal) -> Plan:
+    """The plan with the recipes it began with: other selections may have ended since."""
+    for entry in journal.find("earlier"):
+        return replace(plan, earlier=tuple(Recipe(r["family"], r["params"]) for r in entry["recipes"]))
+    if plan.earlier:
+        journal.add("earlier", recipes=[asdict(r) for r in plan.earlier])
+    return plan
 
 
 def _candidate(found: Found) -> Candidate:
@@ -175,7 +175,7 @@ def _document(search: Search, found: list[Found], candidates: list[Candidate], c
     chosen = by_name[choice.chosen]
     return {
         "schema": SCHEMA, "task": search.train.task, "metric": chosen.evaluation.metric, "limits": asdict(limits), "rows": {"train": len(search.train), "valid": len(search.valid), "test": len(test)},
-        "labels_n": len(search.train.label_names()), "runs": [r.document() for r in search.all_runs()], "given_up": [{"key": e["key"], **e["fields"]} for e in search.journal.find("given-up")],
+        "labels_n": len(search.train.label_names()), "meta": describe(search.train).document(), "objectives": list(search.plan.objectives), "runs": [r.document() for r in search.all_runs()], "given_up": [{"key": e["key"], **e["fields"]} for e in search.journal.find("given-up")],
         "candidates": rows, "choice": asdict(choice), "valid": chosen.evaluation.document(), "final": final.document(), "verdict": sentences, "environment": {**_environment(), **chosen.run.environment},
     }  # fmt: skip
 

@@ -23,9 +23,22 @@ from wenfang.models.base import Curve, Model
 from .evaluate import Evaluation, evaluate, predict_all
 from .latency import Latency
 
-__all__ = ["Fit", "Fitted", "Run", "WriteBundle", "card_of", "failed", "fit_here", "reason_of", "try_fit"]
+__all__ = ["Fit", "Fitted", "Learned", "Origin", "Run", "WriteBundle", "card_of", "failed", "fit_here", "reason_of", "try_fit"]
 
-Fit = Callable[[Model, Examples, Examples | None, Curve], Model]
+Origin = Literal["guess", "earlier", "anchor", "proposal"]
+"""Where a candidate comes from: the family, an earlier selection, the best guess again on a share of train, or the proposer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A fitted model and what its fit found out."""
+
+    model: Model
+    refit_params: dict[str, Any]
+    environment: dict[str, str]
+
+
+Fit = Callable[[Model, Examples, Examples | None, Curve], Learned]
 """Where and how a model is fitted; the runtime may do it elsewhere."""
 WriteBundle = Callable[[Path, Model, dict[str, Any]], Any]
 """Write a model with its card as a signed bundle into an absent folder."""
@@ -40,6 +53,11 @@ class Run:
     candidate: int
     params: dict[str, Any]
     seed: int
+    origin: Origin = "guess"
+    share: float = 1.0
+    """Of train that was learned from."""
+    proposal: int | None = None
+    """Which proposal of the family; one proposal may be fitted on several shares."""
     state: Literal["done", "failed", "stopped"] = "done"
     """``stopped``: its time was over before it had finished; what it had learned by then takes part."""
     note: str = ""
@@ -89,9 +107,10 @@ class Fitted:
     evaluation: Evaluation
 
 
-def fit_here(model: Model, train: Examples, valid: Examples | None, curve: Curve) -> Model:
+def fit_here(model: Model, train: Examples, valid: Examples | None, curve: Curve) -> Learned:
     """Fit in this process."""
-    return model.fit(train, valid, curve)
+    fitted = model.fit(train, valid, curve)
+    return Learned(fitted, fitted.refit_hyper().model_dump(mode="json"), dict(fitted.environment()))
 
 
 def reason_of(e: Exception) -> tuple[str, dict[str, Any]]:
@@ -111,7 +130,9 @@ def failed(run: Run, e: Exception) -> Run:
     return run
 
 
-def try_fit(run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here) -> Fitted | None:
+def try_fit(
+    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None
+) -> Fitted | None:  # fmt: skip
     """Fit a candidate and judge it on valid; ``run`` tells how it went. None: it failed.
 
     Args:
@@ -123,17 +144,18 @@ def try_fit(run: Run, family: type[Model], hyper: BaseModel, *, train: Examples,
         deadline_s: from now; the fit should end by then.
         progress: told the points of the curve; may raise ``Cancelled``.
         fit: where the fit runs.
+        checkpoints: folder in which a long fit may leave what it needs to go on after a crash.
     """
     begun = time.monotonic()
-    curve = Curve(progress, begun + deadline_s)
+    curve = curve_of(progress, begun + deadline_s, checkpoints)
     run.deadline_s = deadline_s
     try:
-        model = fit(family(hyper, task=train.task, seed=run.seed), train, valid, curve)
+        learned = fit(family(hyper, task=train.task, seed=run.seed), train, valid, curve)
+        model = learned.model
         run.fit_s = time.monotonic() - begun
         if curve.late():
             run.state, run.note, run.reason = "stopped", "select.run-cut", ("select.run-cut", {"limit_s": round(deadline_s, 1)})
-        run.environment = dict(model.environment())
-        run.refit_params = model.refit_hyper().model_dump(mode="json")
+        run.environment, run.refit_params = learned.environment, learned.refit_params
         begun = time.monotonic()
         outputs = predict_all(model, valid, progress=progress)
         run.predict_s = time.monotonic() - begun
@@ -148,6 +170,11 @@ def try_fit(run: Run, family: type[Model], hyper: BaseModel, *, train: Examples,
         return None
     finally:
         run.curve = [{"step": s.step, "loss": _finite(s.loss), "valid_score": _finite(s.valid_score)} for s in curve.steps]
+
+
+def curve_of(progress: Progress, deadline: float, checkpoints: Path | None) -> Curve:  # noqa: ARG001
+    """The curve of a fit."""
+    return Curve(progress, deadline)
 
 
 def _finite(value: float | None) -> float | None:

@@ -114,7 +114,7 @@ class Report(Answer):
 def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     """Import, check, split, compare families inside the limits, refit, test, register and (if asked) serve the best model."""
     from wenfang.models import families
-    from wenfang.select.selection import Limits, select
+    from wenfang.select.selection import Limits, Plan, Ports, select
 
     chosen = {n: families.get(n) for n in (request.families or families.names())}
     version, card, notes = _data(studio, request)
@@ -122,8 +122,8 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     work = studio.home.jobs / f"selection-{_request_hash(request, version)}"
     limits = Limits(max_latency_ms=request.max_latency_ms, max_size_bytes=request.max_size_bytes, max_memory_bytes=request.max_memory_bytes)
     outcome = select(
-        splits["train"], splits["valid"], splits["test"], families=chosen, host=studio.host, limits=limits, budget_s=request.budget_s, seed=request.seed,
-        progress=studio.progress, work=work, write_bundle=_bundle_writer(studio, version), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
+        splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), progress=studio.progress),
+        plan=Plan(request.budget_s, limits, seed=request.seed), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
     )  # fmt: skip
     name = request.name or safe_name(Path(_shown_name(studio, request)).name)
     studio.progress.stage("register")

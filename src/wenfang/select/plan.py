@@ -1,0 +1,70 @@
+"""What a selection is asked for, and what it is given to work with. Knows nothing of how it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from wenfang.core.errors import Invalid
+from wenfang.core.ports import Progress, Quiet, ReplicaHost
+from wenfang.models.base import DataShape, Model
+
+from .choose import Limits
+from .earlier import Recipe
+from .trial import Fit, WriteBundle, fit_here
+
+__all__ = ["OBJECTIVES", "Plan", "Ports"]
+
+OBJECTIVES = ("score", "latency", "size", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a selection is asked for."""
+
+    budget_s: float
+    """Wall time of search, refit and measuring."""
+    limits: Limits = field(default_factory=Limits)
+    objectives: tuple[str, ...] = ("score",)
+    """``score`` alone, or with what else should span the front."""
+    seed: int = 0
+    parallel: int = 1
+    """Fits at once; latency is always measured with none."""
+    earlier: Sequence[Recipe] = ()
+    """Recipes that did well on data like these, best first."""
+
+    def __post_init__(self) -> None:
+        """Raises Invalid: `select.unknown-objective`."""
+        for objective in self.objectives:
+            if objective not in OBJECTIVES or self.objectives[0] != "score" or len(set(self.objectives)) != len(self.objectives):
+                raise Invalid("select.unknown-objective", objective=",".join(self.objectives), known=", ".join(OBJECTIVES))
+
+    def recipes(self, name: str, family: type[Model], shape: DataShape) -> Iterator[BaseModel]:
+        """Recipes of a family from earlier selections; those it no longer understands, or whose pretrained directory is not offered now, are left out."""
+        offered = {str(p) for p in shape.pretrained}
+        for recipe in self.earlier:
+            pretrained = recipe.params.get("pretrained")
+            if recipe.family == name and (pretrained is None or pretrained in offered):
+                try:
+                    yield family.Hyper.model_validate(recipe.params)
+                except ValidationError:
+                    continue
+
+    def document(self) -> dict[str, Any]:
+        """What makes two requests the same, as plain values."""
+        return {"budget_s": self.budget_s, "objectives": list(self.objectives), "seed": self.seed, "parallel": self.parallel}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a selection works with."""
+
+    host: ReplicaHost
+    """Starts replicas."""
+    write_bundle: WriteBundle
+    fit: Fit = fit_here
+    """Where fits run."""
+    progress: Progress = field(default_factory=Quiet)
