@@ -84,8 +84,7 @@ def describe(examples: Examples) -> Meta:
             elif c.isalpha():
                 latin, other = (latin + 1, other) if c < "ɐ" else (latin, other + 1)
     letters = max(1, han + latin + other)
-    names = examples.labels if len(examples.labels) == len(examples) else [s.label for spans in examples.spans for s in spans]
-    counts = Counter(names)
+    counts = Counter(examples.labels or [n for names in examples.label_sets for n in names] or [s.label for spans in examples.spans for s in spans])
     total = sum(counts.values())
     entropy = -sum(c / total * math.log(c / total) for c in counts.values()) if total else 0.0
     balance = entropy / math.log(len(counts)) if len(counts) > 1 else 1.0
