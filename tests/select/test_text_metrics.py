@@ -54,15 +54,14 @@ def test_chrf_and_bleu_at_their_ends():
     assert score(bleu_counts(["甲乙丙丁"], ["戊己庚辛"])) == 0
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_rouge_agrees_with_rouge_score(seed):
+def test_rouge_agrees_with_rouge_score():
     scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge_score is not installed")
 
     class Own:
         def tokenize(self, text):
             return tokens(text.lower())
 
-    wanted, said = corpus(seed, least=1)
+    wanted, said = corpus(0, n=800, least=1)
     peer = scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=Own())
     found = [peer.score(w, s) for w, s in zip(wanted, said, strict=True)]
     own = rouge_counts(wanted, said)
@@ -72,13 +71,13 @@ def test_rouge_agrees_with_rouge_score(seed):
                 assert own[key].rows[i, 0] / 1e6 == pytest.approx(f[name].fmeasure, abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_bleu_and_chrf_agree_with_sacrebleu(seed):
+def test_bleu_and_chrf_agree_with_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu", reason="sacrebleu is not installed")
-    wanted, said = corpus(seed, n=1 + seed % 20, least=1)
-    assert score(chrf_counts(wanted, said)) == pytest.approx(sacrebleu.corpus_chrf(said, [wanted]).score / 100, abs=1e-9)
-    spaced = [" ".join(tokens(x)) for x in said], [" ".join(tokens(x)) for x in wanted]
-    assert score(bleu_counts(wanted, said)) == pytest.approx(sacrebleu.corpus_bleu(spaced[0], [spaced[1]], tokenize="none", force=True).score / 100, abs=1e-9)
+    for seed in range(40):
+        wanted, said = corpus(seed, n=1 + seed % 20, least=1)
+        assert score(chrf_counts(wanted, said)) == pytest.approx(sacrebleu.corpus_chrf(said, [wanted]).score / 100, abs=1e-9)
+        spaced = [" ".join(tokens(x)) for x in said], [" ".join(tokens(x)) for x in wanted]
+        assert score(bleu_counts(wanted, said)) == pytest.approx(sacrebleu.corpus_bleu(spaced[0], [spaced[1]], tokenize="none", force=True).score / 100, abs=1e-9)
 
 
 def test_distinct_n():

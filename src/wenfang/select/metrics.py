@@ -2,27 +2,24 @@
 
 Classification: accuracy, macro- and micro-F1, per class precision, recall, F1. Tagging: strict span F1 (a span counts when both
 boundaries and the type are exactly right), as seqeval's strict mode gives on BIOES tags made from the same spans.
-Calibration: expected calibration error over equal-width bins.
+Multilabel: micro- and macro-F1 over label decisions.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from wenfang.core.examples import Span
-from wenfang.core.records import Task
-from wenfang.stats.scores import Ints, Metric
+from wenfang.stats.scores import Ints
 
-__all__ = ["HEADLINE", "OTHER", "Bin", "ClassRow", "Confusion", "calibration", "class_numbers", "class_rows", "confusion", "span_counts", "span_rows", "summary"]
+__all__ = ["OTHER", "ClassRow", "Confusion", "class_numbers", "class_rows", "confusion", "set_counts", "set_rows", "span_counts", "span_rows", "summary"]
 
-HEADLINE: dict[Task, Metric] = {"classification": "accuracy", "tagging": "span_f1"}
-"""The metric that decides, by task."""
+M = TypeVar("M", bound=Hashable)
 OTHER = "…"
 """Stands for all labels below the ones shown in a confusion matrix."""
 
@@ -46,17 +43,6 @@ class Confusion:
 
     labels: list[str]
     cells: list[list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Answers whose confidence lies in ``[low, high)``."""
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
 
 
 def class_numbers(gold: Sequence[str], predicted: Sequence[str | None]) -> tuple[list[str], Ints]:
@@ -102,36 +88,32 @@ def confusion(labels: Sequence[str], numbers: Ints, *, top: int = 20) -> Confusi
 
 def span_counts(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span] | None]) -> Ints:
     """(n, 3) spans found exactly, spans predicted, spans in the gold, of each text."""
+    return set_counts(gold, predicted)
+
+
+def set_counts(gold: Sequence[Iterable[Hashable]], predicted: Sequence[Iterable[Hashable] | None]) -> Ints:
+    """(n, 3) members found rightly, members predicted, members in the gold, of each pair of sets."""
     rows = [(len(g & p), len(p), len(g)) for g, p in ((set(g), set(p or ())) for g, p in zip(gold, predicted, strict=True))]
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def span_rows(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span] | None]) -> list[ClassRow]:
     """Precision, recall and F1 of every span type, the most frequent in the gold first."""
+    return _set_rows(((set(g), set(p or ())) for g, p in zip(gold, predicted, strict=True)), lambda span: span.label)
+
+
+def set_rows(gold: Sequence[Iterable[str]], predicted: Sequence[Iterable[str]]) -> list[ClassRow]:
+    """Precision, recall and F1 of every label of label sets, the most frequent in the gold first."""
+    return _set_rows(((set(g), set(p)) for g, p in zip(gold, predicted, strict=True)), str)
+
+
+def _set_rows(pairs: Iterable[tuple[set[M], set[M]]], label_of: Callable[[M], str]) -> list[ClassRow]:
     hit, found, there = Counter[str](), Counter[str](), Counter[str]()
-    for g, p in zip(gold, predicted, strict=True):
-        own, other = set(g), set(p or ())
-        hit.update(s.label for s in own & other)
-        found.update(s.label for s in other)
-        there.update(s.label for s in own)
+    for own, other in pairs:
+        hit.update(map(label_of, own & other))
+        found.update(map(label_of, other))
+        there.update(map(label_of, own))
     return sorted((_row(label, hit[label], found[label], there[label]) for label in set(found) | set(there)), key=lambda r: (-r.support, r.label))
-
-
-def calibration(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], *, bins: int = 10) -> tuple[float, list[Bin]]:
-    """Expected calibration error and its bins (empty ones left out).
-
-    Args:
-        confidence: (n,) probability the model gave its answer.
-        correct: (n,) whether the answer was right.
-        bins: of equal width.
-
-    Source: Guo et al. 2017, section 2.
-    """
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    n = np.bincount(place, minlength=bins)
-    sure, right = np.bincount(place, confidence, bins), np.bincount(place, correct.astype(np.float64), bins)
-    rows = [Bin(i / bins, (i + 1) / bins, int(n[i]), float(sure[i] / n[i]), float(right[i] / n[i])) for i in range(bins) if n[i]]
-    return float(np.abs(sure - right).sum() / max(1, len(confidence))), rows
 
 
 def summary(rows: Sequence[ClassRow], *, total: int | None = None) -> dict[str, Any]:

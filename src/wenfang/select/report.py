@@ -126,13 +126,14 @@ def _verdict(d: Document, w: _Words) -> str:
 
 
 def _candidates(d: Document, w: _Words) -> str:
-    head = [(w("col-run"), ""), (w("col-score", metric=w(f"metric-{d['metric']}")), "n"), *([(w("metric-macro_f1"), "n")] if d["task"] == "classification" else [])]
+    with_macro = any(c["macro_f1"] is not None for c in d["candidates"]) and d["task"] != "tagging"
+    head = [(w("col-run"), ""), (w("col-score", metric=w(f"metric-{d['metric']}")), "n"), *([(w("metric-macro_f1"), "n")] if with_macro else [])]
     head += [("p50", "n"), ("p99", "n"), (w("col-size"), "n"), (w("col-memory"), "n"), (w("col-fit"), "n"), ("", "")]
     rows: list[tuple[str, list[str]]] = []
     for c in d["candidates"]:
         half = 50 * (c["valid"]["high"] - c["valid"]["low"])
         score = f'{_percent(c["valid"]["score"])} <span class="pm">± {half:.2f}</span>'
-        macro = [_percent(c["macro_f1"])] if d["task"] == "classification" else []
+        macro = [_percent(c["macro_f1"])] if with_macro else []
         tag = w(f"role-{c['role']}") if c["role"] != "other" else w("on-front") if c["on_front"] else ""
         cost = [_ms(c["latency_ms"]["p50"]), _ms(c["latency_ms"]["p99"]), _bytes(c["size_bytes"]), _bytes(c["memory_bytes"]), _seconds(c["fit_s"])]
         rows.append((c["role"], [esc(c["name"]), score, *macro, *map(esc, cost), f'<span class="tag">{esc(tag)}</span>' if tag else ""]))

@@ -1,7 +1,8 @@
 """The catalogue: every sentence a person reads, in Chinese and English, by key.
 
 A key is ``noun.rest``; it stands in ``<noun>.toml`` beside this file as ``[rest]`` with ``zh`` and ``en``, each one string or
-``[sentence, hint]``. Fields are filled with ``str.format``; a list field is joined with commas. Files are read when first needed.
+``[sentence, hint]``. Fields are filled with ``str.format``; a list field is joined with commas, a field ``{"key": …, "fields": {…}}``
+is a sentence itself and said in the same language. Files are read when first needed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["LANGS", "hint", "keys", "language", "say"]
 
@@ -45,9 +46,17 @@ def language(wanted: str | None = None) -> str:
     return "zh" if wanted.lower().startswith("zh") else "en"
 
 
-def _fill(template: str, fields: dict[str, Any]) -> str:
-    flat = {k: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in fields.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return template.format(**flat) if template else ""
+def _fill(template: str, fields: dict[str, Any], lang: str | None) -> str:
+    return template.format(**{k: _said(v, lang) for k, v in fields.items()}) if template else ""
+
+
+def _said(value: Any, lang: str | None) -> Any:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if isinstance(value, dict):
+        said = cast("dict[str, Any]", value)
+        return say(said["key"], lang, **said["fields"]) if set(said) == {"key", "fields"} else said
+    return value
 
 
 def _entry(key: str, lang: str | None) -> tuple[str, str]:
@@ -59,10 +68,14 @@ def _entry(key: str, lang: str | None) -> tuple[str, str]:
 
 
 def say(key: str, lang: str | None = None, /, **fields: Any) -> str:
-    """The sentence of ``key``, filled; an unknown key is shown as it is (a test keeps that from happening)."""
-    return _fill(_entry(key, lang)[0], fields)
+    """The sentence of ``key``, filled; an unknown key is shown as it is (a test keeps that from happening).
+
+    >>> say("slice.column", "en", column="by", value={"key": "slice.latin", "fields": {}})
+    'by = mostly Latin letters'
+    """
+    return _fill(_entry(key, lang)[0], fields, lang)
 
 
 def hint(key: str, lang: str | None = None, /, **fields: Any) -> str:
     """The next step of ``key``, filled; empty if it has none."""
-    return _fill(_entry(key, lang)[1], fields)
+    return _fill(_entry(key, lang)[1], fields, lang)

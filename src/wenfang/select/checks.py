@@ -1,0 +1,82 @@
+"""What a user wants looked at beside the score, as one TOML file: slices, robustness tests, the price of a machine. Knows nothing of models.
+
+[slices.with-order-number]
+pattern = "订单号[0-9]+"
+[robustness.negation]
+labels = { "正面" = "负面", "负面" = "正面" }
+[price]
+core_hour = 0.3
+currency = "CNY"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from wenfang.core.errors import Invalid
+from wenfang.core.registry import nearest
+
+from .cost import Price
+from .robustness.suite import RobustnessTest, builtin, suite
+from .slices import SliceRule
+
+__all__ = ["Checks", "read_checks"]
+
+PARTS = ("slices", "robustness", "price")
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Slices, tests and price of one selection."""
+
+    slices: dict[str, SliceRule] = field(default_factory=dict[str, SliceRule])
+    robustness: dict[str, RobustnessTest] = field(default_factory=builtin)
+    price: Price | None = None
+    digest: str = ""
+    """Of the file, so that a selection with other checks is another request."""
+
+
+def read_checks(text: str) -> Checks:
+    """The checks of a TOML text.
+
+    Raises:
+        Invalid: `checks.not-toml`, `checks.unknown-part`, `checks.bad-slice`, `checks.bad-price`, `robustness.bad-test`.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise Invalid("checks.not-toml", reason=str(e)) from None
+    for part, tables in document.items():
+        if part not in PARTS or not isinstance(tables, dict):
+            raise Invalid("checks.unknown-part", part=part, known=list(PARTS), near=nearest(part, list(PARTS)))
+    own: dict[str, Any] = document.get("robustness", {})
+    for name, table in own.items():
+        if not isinstance(table, dict):
+            raise Invalid("checks.unknown-part", part=f"robustness.{name}", known=list(PARTS), near=[])
+    return Checks(_slices(document.get("slices", {})), suite(own), _price(document.get("price")), hashlib.sha256(text.encode()).hexdigest())
+
+
+def _slices(tables: dict[str, Any]) -> dict[str, SliceRule]:
+    found: dict[str, SliceRule] = {}
+    for name, table in tables.items():
+        try:
+            found[name] = SliceRule.model_validate(table)
+        except ValidationError as e:
+            first = e.errors()[0]
+            raise Invalid("checks.bad-slice", slice=name, field=".".join(map(str, first["loc"])) or "-", reason=first["msg"]) from None
+    return found
+
+
+def _price(table: Any) -> Price | None:
+    if table is None:
+        return None
+    try:
+        return Price.model_validate(table)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise Invalid("checks.bad-price", field=".".join(map(str, first["loc"])) or "-", reason=first["msg"]) from None
