@@ -7,10 +7,14 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
+from wenfang.core.conversation import conversation
 from wenfang.core.errors import WenfangError
 from wenfang.core.examples import Output, Span
 from wenfang.core.frames import FrameClient
@@ -37,11 +41,38 @@ class KnownModel:
         self.wait_s = arguments.get("wait_ms", 0) / 1000
         self.labels_ = ["a", "b"]
         self.batches = arguments.get("batches")
+        self.token_s = arguments.get("token_ms", 0) / 1000
 
     def match(self, texts, texts_b, *, top_k=1):
         return [Output(label="same" if a == b else "other", score=1.0) for a, b in zip(texts, texts_b, strict=True)]
 
+    def generate(self, texts, options, *, emit=None):
+        """Says the last message again, a character a token; ``OPTIONS`` is answered by what was asked for."""
+        answers = [written_answer(t, o) for t, o in zip(texts, options, strict=True)]
+        for at in range(max(len(text) for text, _ in answers)):
+            if self.token_s and any(o.max_tokens != 8 for o in options):  # not while it is measured at load
+                time.sleep(self.token_s)
+            if self.batches:
+                with open(self.batches, "a", encoding="utf-8") as f:
+                    f.write(f"{at}\n")
+            for i, (text, _) in enumerate(answers):
+                if at == 3 and "RAISE" in texts[i]:
+                    raise ValueError("the text is in this message")
+                if at == 3 and "KILL" in texts[i]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if at == 3 and "HANG" in texts[i]:
+                    time.sleep(60)
+                if emit is not None and at < len(text):
+                    emit(i, text[at])
+        lengths = [len(conversation(t)[-1].content) for t in texts]
+        return [
+            Output(text=text, finish=finish, tokens_in=n, tokens_out=len(text), logprobs=(-0.5,) * len(text) if o.logprobs else None)
+            for (text, finish), n, o in zip(answers, lengths, options, strict=True)
+        ]
+
     def predict(self, texts, *, top_k=1):
+        if self.task == "embedding":
+            return [Output(vector=struct.pack("<3f", len(t), 0.5, -1.0), tokens_in=len(t)) for t in texts]
         if self.wait_s:
             time.sleep(self.wait_s)
         if self.batches:
@@ -60,6 +91,18 @@ class KnownModel:
             return Output(spans=tuple(Span(i, i + 1, "NUM") for i, c in enumerate(text) if c.isdigit()), score=0.5)
         score = 1 / (1 + len(text))
         return Output(label=self.tag + text[:1], score=score, scores={"x": score, "y": score / 2, "z": score / 4} if top_k > 1 else None)
+
+
+def written_answer(text, options):
+    """What ``KnownModel`` writes, and why it ends."""
+    said = conversation(text)[-1].content
+    if said == "OPTIONS":
+        said = msgspec.json.encode(options).decode()
+    elif options.json_schema is not None:
+        said = json.dumps({"said": said}, ensure_ascii=False)
+    ends = [said.find(s) for s in options.stop if s in said]
+    said = said[: min(ends)] if ends else said
+    return (said, "stop") if options.max_tokens is None or len(said) <= options.max_tokens else (said[: options.max_tokens], "length")
 
 
 def replica(arguments):

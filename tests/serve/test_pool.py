@@ -3,24 +3,15 @@
 import asyncio
 import os
 import signal
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
-from dataplane import TESTS, spawn
+from dataplane import spawn
 from wenfang.core.errors import Broken, Busy, NotFound
 from wenfang.serve.pool import Limits, Pool
 from wenfang.serve.router import Router
 from wenfang.serve.routing import RoutedModel, RoutedService, RoutingTable, write_table
-
-
-@pytest.fixture
-def folder(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
-    with tempfile.TemporaryDirectory(prefix="wf") as name:
-        yield Path(name)
 
 
 class Replicas:

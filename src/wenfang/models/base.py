@@ -22,7 +22,11 @@ from .space import Space
 __all__ = ["Curve", "DataShape", "Emit", "Hyper", "Model", "Step"]
 
 Emit = Callable[[int, str], None]
-"""Told (index of the text, piece of its answer) while it is being generated."""
+"""Told (index of the text, piece of its answer) while it is being generated; the pieces of a text make its answer.
+
+Whoever generates calls it at every step, with an empty piece when nothing new is certain: that is how its caller knows that work goes
+on. It may raise ``Cancelled`` (nobody wants any of these answers any more), which generation lets pass.
+"""
 
 
 class Hyper(BaseModel):
@@ -105,6 +109,10 @@ class Model(ABC):
     cost_rank: ClassVar[int]
     """Simplest first: selection fits families in this order."""
     Hyper: ClassVar[type[BaseModel]]
+    at_once: int | None = None
+    """Texts it answers at once, where that is not to be measured at load (somebody else's server, which costs money); None: measured."""
+    silent_s: float = 0.0
+    """How long it may need for one batch without a word; 0: as long as the server that asks it allows."""
 
     def __init__(self, hyper: BaseModel | None = None, *, task: Task, seed: int = 0) -> None:
         self.hyper: Any = self.Hyper() if hyper is None else hyper
@@ -158,10 +166,10 @@ class Model(ABC):
         Args:
             texts: B strings.
             options: B; what their callers ask for.
-            emit: told each piece as soon as it is certain.
+            emit: told each piece as soon as it is certain; see ``Emit``.
 
         Raises:
-            Unsupported: `model.no-generation`.
+            Unsupported: `model.no-generation`; Cancelled: of ``emit``.
         """
         raise Unsupported("model.no-generation", family=self.name, task=self.task)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from wenfang.core.conversation import Generation
 from wenfang.core.errors import BY_STATUS, Broken
 from wenfang.core.examples import Output
 from wenfang.core.frames import recv_frame, send_frame
@@ -55,10 +56,15 @@ class LocalReplica:
         """One answer for each pair, in order; raises what ``predict`` does."""
         return self._ask({"texts": [encodable(t) for t in texts], "texts_b": [encodable(t) for t in texts_b], "top_k": top_k})
 
+    def generate(self, texts: Sequence[str], options: Sequence[Generation]) -> list[Output]:
+        """One generated text for each, in order; raises what ``predict`` does. ``predict`` asks a generating model with options of its own."""
+        return self._ask({"texts": [encodable(t) for t in texts], "options": list(options)})
+
     def _ask(self, question: dict[str, Any]) -> list[Output]:
         try:
-            send_frame(self._sock, {"id": next(self._ids), **question})
-            reply = recv_frame(self._sock)
+            send_frame(self._sock, {"type": "ask", "id": next(self._ids), **question})
+            while (reply := recv_frame(self._sock))["type"] == "piece":
+                pass  # a sign of life
         except (OSError, EOFError) as e:
             raise Broken("process.not-answering", socket="replica", reason=str(e)) from e
         for error in reply["errors"].values():

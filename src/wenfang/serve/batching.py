@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from wenfang.core.conversation import Generation
 from wenfang.core.examples import Output
 
 from .costs import CostCurve
@@ -31,7 +32,7 @@ class Ticket:
         done: called once, when all answers are there or the first error is.
     """
 
-    __slots__ = ("deadline", "done", "error", "left", "outputs", "over", "pairs", "started", "top_k")
+    __slots__ = ("deadline", "done", "error", "left", "on_piece", "options", "outputs", "over", "pairs", "started", "top_k", "written")
 
     def __init__(self, n: int, top_k: int, started: float, deadline: float, done: Callable[[Ticket], None]) -> None:
         self.top_k = top_k
@@ -43,6 +44,18 @@ class Ticket:
         self.error: Exception | None = None
         self.over = False
         self.pairs = False
+        self.options: Generation | None = None
+        """What is asked of generation; its deadline counts from the last sign of life."""
+        self.on_piece: Callable[[int, str], None] | None = None
+        """Wants (index of the text, piece) as they come."""
+        self.written = False
+        """A piece is out: what comes again would stand there twice."""
+
+    def piece(self, index: int, text: str) -> None:
+        """A piece of one text is there."""
+        if text and self.on_piece is not None and not self.over:
+            self.written = True
+            self.on_piece(index, text)
 
     def answer(self, index: int, output: Output) -> None:
         """One text is answered."""

@@ -14,12 +14,13 @@ from typing import Any, cast
 
 import msgspec
 
+from wenfang.core.conversation import Generation
 from wenfang.core.errors import BY_STATUS, Broken, Busy
 from wenfang.core.frames import FRAME_MAX_BYTES, pack
 
 from .batching import Item, Ticket, choose
 from .costs import CostCurve
-from .wire import Answer, Ask, Hello
+from .wire import Answer, Ask, Cancel, Hello, Piece
 
 __all__ = ["Limits", "Pool", "PoolFigures"]
 
@@ -41,7 +42,7 @@ class Limits:
 class PoolFigures:
     """Plain counters, read by whoever shows them."""
 
-    __slots__ = ("batch_sizes", "batches", "late", "lost", "model_ms", "refused", "retried", "texts")
+    __slots__ = ("batch_sizes", "batches", "cancelled", "late", "lost", "model_ms", "refused", "retried", "texts")
 
     def __init__(self) -> None:
         self.texts = 0
@@ -53,6 +54,8 @@ class PoolFigures:
         self.retried = 0
         self.refused = 0
         self.late = 0
+        self.cancelled = 0
+        """Batches of generation that were stopped because nobody wanted them any more."""
 
 
 class _Replica(asyncio.Protocol):
@@ -66,6 +69,10 @@ class _Replica(asyncio.Protocol):
         self.curve = CostCurve(0.0, 0.0, 1)
         self.batch: list[Item] = []
         self.sent_at = 0.0
+        """When the batch went out, or its last sign of life."""
+        self.writes = False
+        """The batch at hand is generation."""
+        self.cancelled = False
         self.answered = 0
         self._id = 0
         self._inbox = bytearray()
@@ -108,8 +115,22 @@ class _Replica(asyncio.Protocol):
         self._id += 1
         self.batch = batch
         self.sent_at = self.pool.loop.time()
-        pairs = [item.text_b for item in batch] if batch[0].ticket.pairs else []
-        self.transport.write(pack(Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)))
+        first = batch[0].ticket
+        pairs = [item.text_b for item in batch] if first.pairs else []
+        ask = Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)
+        self.writes = first.options is not None
+        if self.writes:
+            self.cancelled = False
+            ask = Ask(ask.id, ask.texts, 1, [], [item.ticket.options for item in batch], [i for i, item in enumerate(batch) if item.ticket.on_piece is not None])
+        self.transport.write(pack(ask))
+
+    def cancel_unwanted(self) -> bool:
+        """Stop a generation that nobody waits for any more; whether it was so."""
+        if not self.writes or self.cancelled or not self.batch or self.transport is None or not all(item.ticket.over for item in self.batch):
+            return False
+        self.cancelled = True
+        self.transport.write(pack(Cancel(self._id)))
+        return True
 
     def data_received(self, data: bytes) -> None:
         inbox = self._inbox
@@ -136,6 +157,12 @@ class _Replica(asyncio.Protocol):
             self.pool.replica_ready(self)
             return
         answer = self.pool.answer_decoder.decode(frame)
+        if type(answer) is Piece:
+            if answer.id == self._id:
+                self.sent_at = self.pool.loop.time()
+                if 0 <= answer.index < len(self.batch):
+                    self.pool.piece_arrived(self.batch, answer, self.sent_at)
+            return
         if answer.id != self._id or len(answer.outputs) != len(self.batch):
             self.abort("an answer to another batch")
             return
@@ -174,10 +201,13 @@ class Pool:
         self.figures = PoolFigures()
         self.loop = asyncio.get_running_loop()
         self.hello_decoder = msgspec.msgpack.Decoder(Hello)
-        self.answer_decoder = msgspec.msgpack.Decoder(Answer)
+        self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
         self.waiting: list[Item] = []
         self._free: list[_Replica] = []
         self._tickets: deque[Ticket] = deque()
+        """By deadline."""
+        self._writing: list[Ticket] = []
+        """Of generation: their deadlines move."""
         self._dispatching = False
         self._closing = False
         self._some_ready = asyncio.Event()
@@ -231,7 +261,7 @@ class Pool:
         again: list[Item] = []
         for item in batch:
             item.attempts += 1
-            if item.attempts > 1:
+            if item.attempts > 1 or item.ticket.written:
                 item.ticket.fail(Broken("serve.replica-died", model=self.version))
             elif not item.ticket.over:
                 again.append(item)
@@ -259,9 +289,34 @@ class Pool:
         if self._closing:
             self._check_idle()
 
+    def piece_arrived(self, batch: list[Item], piece: Piece, now: float) -> None:
+        """Hand a piece out. It is a sign of life for the whole batch."""
+        deadline = now + self.limits.deadline_s
+        for item in batch:
+            item.ticket.deadline = deadline
+        item = batch[piece.index]
+        item.ticket.piece(item.index, piece.text)
+
     # ------------------------------------------------------------ requests
-    def submit(self, texts: Sequence[str], top_k: int, done: Callable[[Ticket], None], *, texts_b: Sequence[str] = ()) -> Ticket:
-        """Queue a request; ``done`` is called once, later, with its answers or its error. A model version is asked about texts or about pairs, never both.
+    def submit(
+        self,
+        texts: Sequence[str],
+        top_k: int,
+        done: Callable[[Ticket], None],
+        *,
+        texts_b: Sequence[str] = (),
+        options: Generation | None = None,
+        on_piece: Callable[[int, str], None] | None = None,
+    ) -> Ticket:
+        """Queue a request; ``done`` is called once, later, with its answers or its error. A batch is of texts or of pairs, of generation or not.
+
+        Args:
+            texts: B strings.
+            top_k: labels in ``Output.scores``.
+            done: told once.
+            texts_b: B strings, when it is about pairs.
+            options: given exactly when the model version generates; the deadline of such a request counts from its last sign of life.
+            on_piece: told (index of the text, piece) while it is being written.
 
         Raises:
             Busy: `serve.queue-full`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
@@ -277,12 +332,16 @@ class Pool:
             raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
         now = self.loop.time()
         ticket = Ticket(n, top_k, now, now + self.limits.deadline_s, done)
+        if options is not None:
+            ticket.options, ticket.on_piece = options, on_piece
+            self._writing.append(ticket)
+        else:
+            self._tickets.append(ticket)
         if texts_b:
             ticket.pairs = True
             waiting.extend([Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))])
         else:
             waiting.extend([Item(text, index, ticket) for index, text in enumerate(texts)])
-        self._tickets.append(ticket)
         if self._free:
             self._dispatch_soon()
         return ticket
@@ -320,13 +379,17 @@ class Pool:
             now = self.loop.time()
             tickets = self._tickets
             while tickets and (tickets[0].over or tickets[0].deadline <= now):
-                ticket = tickets.popleft()
-                if not ticket.over:
-                    self.figures.late += 1
-                    ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=self.limits.deadline_s, retry_after_s=self.retry_after_s()))
+                self._too_late(tickets.popleft())
+            if self._writing:
+                for ticket in self._writing:
+                    if ticket.deadline <= now:
+                        self._too_late(ticket)
+                self._writing = [ticket for ticket in self._writing if not ticket.over]
             for replica in list(self._replicas.values()):
-                if (replica.batch or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > hang_s:
-                    replica.abort(f"no answer for {hang_s:.1f} s")
+                self.figures.cancelled += replica.cancel_unwanted()
+                patience_s = hang_s if replica.hello is None else max(hang_s, replica.hello.silent_s)
+                if (replica.batch or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > patience_s:
+                    replica.abort(f"no answer for {patience_s:.1f} s")
             since, texts = self._rate_mark
             if now - since >= 1.0:
                 rate = (self.figures.texts - texts) / (now - since)
@@ -334,6 +397,11 @@ class Pool:
                 self._rate_mark = (now, self.figures.texts)
             if self._closing:
                 self._check_idle()
+
+    def _too_late(self, ticket: Ticket) -> None:
+        if not ticket.over:
+            self.figures.late += 1
+            ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=self.limits.deadline_s, retry_after_s=self.retry_after_s()))
 
     # ------------------------------------------------------------ the end
     def _check_idle(self) -> None:

@@ -12,23 +12,29 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from wenfang.core.conversation import Generation
 from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.frames import FRAME_MAX_BYTES, from_error, listening_socket, pack
+from wenfang.core.ports import Cancelled
 
 from .costs import CostCurve, measure
-from .wire import Answer, Ask, Hello
+from .wire import Answer, Ask, Cancel, Hello, Piece
 
 __all__ = ["Predictor", "Server", "main", "serve"]
 
 SEND_TIMEOUT_S = 30.0
+SIGN_OF_LIFE_S = 0.5
+LOOK_AROUND_S = 0.05
+_AS_IT_IS = Generation()
+_SHORT = Generation(max_tokens=8)
 log = logging.getLogger("wenfang.replica")
 
 
@@ -46,9 +52,54 @@ class Predictor(Protocol):
         """One answer for each pair, in order."""
         ...
 
+    def generate(self, texts: Sequence[str], options: Sequence[Generation], *, emit: Callable[[int, str], None] | None = None) -> list[Output]:
+        """One generated text for each, in order; told piece by piece."""
+        ...
+
+
+class _Batch:
+    """The batch at hand: whose it is, what its caller has heard of it, and whether anybody still waits."""
+
+    def __init__(self, server: Server, sock: socket.socket, ask: Ask) -> None:
+        self.sock = sock
+        self.ask = ask
+        self.cancelled = False
+        self.written: set[int] = set()
+        """Texts of which pieces are out: they cannot be tried again."""
+        self._server = server
+        self._streamed = frozenset(ask.stream)
+        self._said_at = self._looked_at = time.perf_counter()
+
+    def emitter(self, first: int = 0) -> Callable[[int, str], None]:
+        """What a model tells its pieces to; ``first``: number of its text 0."""
+
+        def emit(index: int, text: str) -> None:
+            now, index = time.perf_counter(), first + index
+            wanted = text and index in self._streamed
+            if wanted or now - self._said_at > SIGN_OF_LIFE_S:
+                self._said_at = now
+                self.say(Piece(self.ask.id, index, text if wanted else ""))
+            if wanted:
+                self.written.add(index)
+            if now - self._looked_at > LOOK_AROUND_S:
+                self._looked_at = now
+                self._server.look_around(self)
+            if self.cancelled:
+                raise Cancelled
+
+        return emit
+
+    def say(self, piece: Piece) -> None:
+        """Send a frame; a caller that has gone wants nothing any more."""
+        try:
+            self.sock.sendall(pack(piece))
+        except OSError as e:
+            log.info("a caller left while a text was being written: %s", e)
+            self.cancelled = True
+
 
 class Server:
-    """Answers frames on a Unix socket from one thread, batch after batch.
+    """Answers frames on a Unix socket from one thread, batch after batch; while it writes a long text it still listens for ``Cancel``.
 
     Args:
         model: predicts; is called from this thread only.
@@ -62,10 +113,12 @@ class Server:
         self.model = model
         self.path = path
         self.name = name
-        self.curve: CostCurve = measure(self._sample, batch_max=batch_max, budget_s=budget_s)
+        self.writes = model.task in {"generation", "chat"}
+        at_once: int | None = getattr(model, "at_once", None)
+        self.curve = CostCurve(0.0, 0.0, at_once) if at_once else measure(self._sample, batch_max=batch_max, budget_s=budget_s)
         self._selector = selectors.DefaultSelector()
         self._inbox: dict[socket.socket, bytearray] = {}
-        self._decoder = msgspec.msgpack.Decoder(Ask)
+        self._decoder = msgspec.msgpack.Decoder(Ask | Cancel)
         self._stopped = False
         self._listener = listening_socket(path)
         self._wake_in, self._wake_out = socket.socketpair()
@@ -75,6 +128,8 @@ class Server:
         self._selector.register(self._wake_in, selectors.EVENT_READ)
 
     def _sample(self, texts: list[str]) -> object:
+        if self.writes:
+            return self.model.generate(texts, [_SHORT] * len(texts))
         return self.model.match(texts, texts[::-1]) if self.model.task == "matching" else self.model.predict(texts)
 
     def stop(self, *_: object) -> None:
@@ -87,21 +142,30 @@ class Server:
         """Serve until stopped."""
         try:
             while not self._stopped:
-                for key, _ in self._selector.select():
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.fileobj is not self._wake_in and not self._stopped:
-                        self._receive(key.fileobj)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                self._hear(None)
+                while not self._stopped and sum([self._work(sock) for sock in [*self._inbox]]):  # a batch of each, in turn
+                    pass
         finally:
             for sock in [*self._inbox, self._listener, self._wake_in, self._wake_out]:
                 sock.close()
             self._selector.close()
             self.path.unlink(missing_ok=True)
 
+    # ------------------------------------------------------------ hearing
+    def _hear(self, timeout_s: float | None) -> None:
+        """Take what callers say into their inboxes."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is not self._wake_in:
+                self._receive(key.fileobj)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
         sock.settimeout(SEND_TIMEOUT_S)
-        hello = Hello(1, os.getpid(), self.name, self.model.task, self.model.labels_, self.curve.batch_max, self.curve.item_ms, self.curve.fixed_ms)
+        curve = self.curve
+        silent_s = float(getattr(self.model, "silent_s", 0.0))
+        hello = Hello(1, os.getpid(), self.name, self.model.task, self.model.labels_, curve.batch_max, curve.item_ms, curve.fixed_ms, silent_s)
         try:
             sock.sendall(pack(hello))
         except OSError as e:
@@ -114,52 +178,101 @@ class Server:
     def _receive(self, sock: socket.socket) -> None:
         try:
             data = sock.recv(1 << 20)
-            if not data:
-                self._drop(sock)
-                return
-            inbox = self._inbox[sock]
-            inbox += data
-            while len(inbox) >= 4 and not self._stopped:
-                size = int.from_bytes(inbox[:4], "big")
-                if size > FRAME_MAX_BYTES:
-                    log.warning("a frame of %d bytes: its caller was dropped", size)
-                    self._drop(sock)
-                    return
-                if len(inbox) < 4 + size:
-                    return
-                ask = self._decoder.decode(memoryview(inbox)[4 : 4 + size])
-                del inbox[: 4 + size]
-                sock.sendall(pack(self.answer(ask)))
-        except (OSError, msgspec.MsgspecError) as e:
+        except OSError as e:
             log.warning("a caller was dropped: %s", e)
+            data = b""
+        if data:
+            self._inbox[sock] += data
+        else:
             self._drop(sock)
 
     def _drop(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-        del self._inbox[sock]
-        sock.close()
+        if self._inbox.pop(sock, None) is not None:
+            self._selector.unregister(sock)
+            sock.close()
 
-    def answer(self, ask: Ask) -> Answer:
+    def _next(self, sock: socket.socket, *, take: bool = True) -> Ask | Cancel | None:
+        """The oldest whole frame of a caller, if any; one that sends nonsense is dropped."""
+        inbox = self._inbox.get(sock)
+        if inbox is None or len(inbox) < 4:
+            return None
+        size = int.from_bytes(inbox[:4], "big")
+        try:
+            if size > FRAME_MAX_BYTES:
+                raise msgspec.ValidationError(f"a frame of {size} bytes")  # noqa: TRY301
+            if len(inbox) < 4 + size:
+                return None
+            said = self._decoder.decode(memoryview(inbox)[4 : 4 + size])
+        except msgspec.MsgspecError as e:
+            log.warning("a caller was dropped: %s", e)
+            self._drop(sock)
+            return None
+        if take:
+            del inbox[: 4 + size]
+        return said
+
+    def look_around(self, batch: _Batch) -> None:
+        """In the middle of a long batch: greet new callers, tell waiting ones that they wait for work and not for a corpse, hear of cancelling."""
+        self._hear(0.0)
+        if batch.sock not in self._inbox:
+            batch.cancelled = True
+        for sock in [*self._inbox]:
+            said = self._next(sock, take=False)
+            if type(said) is Ask:
+                with suppress(OSError):  # it is dropped where its answer is sent
+                    sock.sendall(pack(Piece(said.id, -1, "")))
+            elif type(said) is Cancel and sock is batch.sock:
+                self._next(sock)
+                batch.cancelled = batch.cancelled or said.id == batch.ask.id
+
+    # ------------------------------------------------------------ answering
+    def _work(self, sock: socket.socket) -> bool:
+        """Answer the oldest question of one caller; whether there was any."""
+        said = self._next(sock)
+        if type(said) is Ask:
+            answer = self.answer(_Batch(self, sock, said))
+            try:
+                if sock in self._inbox:
+                    sock.sendall(pack(answer))
+            except OSError as e:
+                log.warning("a caller was dropped: %s", e)
+                self._drop(sock)
+        return said is not None
+
+    def answer(self, batch: _Batch) -> Answer:
         """Predict one batch; when the batch fails, each text alone, so that only the guilty one has an error."""
         start = time.perf_counter()
+        ask = batch.ask
         errors: dict[int, dict[str, Any]] = {}
         outputs: list[Output | None]
         try:
-            outputs = [*self._predict(ask)]
-        except Exception:  # whatever a model raises: the replica lives on and the callers are told
+            outputs = [*self._predict(batch, ask)]
+        except Cancelled:
+            outputs = [None] * len(ask.texts)
+        except Exception as e:  # whatever a model raises: the replica lives on and the callers are told
             log.exception("a batch of %d failed, trying one by one", len(ask.texts))
-            outputs = [self._alone(ask, i, errors) for i in range(len(ask.texts))]
+            outputs = [self._alone(batch, i, errors, e) for i in range(len(ask.texts))]
         return Answer(ask.id, outputs, errors, (time.perf_counter() - start) * 1000)
 
-    def _predict(self, ask: Ask) -> list[Output]:
-        outputs = self.model.match(ask.texts, ask.texts_b, top_k=ask.top_k) if ask.texts_b else self.model.predict(ask.texts, top_k=ask.top_k)
+    def _predict(self, batch: _Batch, ask: Ask, first: int = 0) -> list[Output]:
+        if self.writes:
+            options = [option or _AS_IT_IS for option in ask.options] or [_AS_IT_IS] * len(ask.texts)
+            outputs = self.model.generate(ask.texts, options, emit=batch.emitter(first))
+        else:
+            outputs = self.model.match(ask.texts, ask.texts_b, top_k=ask.top_k) if ask.texts_b else self.model.predict(ask.texts, top_k=ask.top_k)
         if len(outputs) != len(ask.texts):
             raise Broken("serve.model-failed", model=self.name, kind=f"{len(outputs)} answers for {len(ask.texts)} texts")
         return outputs
 
-    def _alone(self, ask: Ask, index: int, errors: dict[int, dict[str, Any]]) -> Output | None:
+    def _alone(self, batch: _Batch, index: int, errors: dict[int, dict[str, Any]], first_error: Exception) -> Output | None:
+        ask = batch.ask
+        one = slice(index, index + 1)
         try:
-            return self._predict(Ask(ask.id, ask.texts[index : index + 1], ask.top_k, ask.texts_b[index : index + 1]))[0]
+            if len(ask.texts) == 1 or index in batch.written:
+                raise first_error  # noqa: TRY301 nothing new would come of it
+            return self._predict(batch, Ask(ask.id, ask.texts[one], ask.top_k, ask.texts_b[one], ask.options[one]), index)[0]
+        except Cancelled:
+            return None
         except WenfangError as e:  # what a family refuses by name (a pair asked of a tagger) is the caller's to know
             errors[index] = from_error(e)
             return None

@@ -1,4 +1,7 @@
-"""What a replica and its callers say to each other in frames. Knows nothing of models or HTTP."""
+"""What a replica and its callers say to each other in frames. Knows nothing of models or HTTP.
+
+A caller says ``Ask`` and waits for the ``Answer``; meanwhile it may say ``Cancel``, and hears ``Piece`` of texts that are being written.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from wenfang.core.conversation import Generation
 from wenfang.core.examples import Output
 
-__all__ = ["Answer", "Ask", "Hello"]
+__all__ = ["Answer", "Ask", "Cancel", "Hello", "Piece"]
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -26,9 +30,11 @@ class Hello(msgspec.Struct, frozen=True):
     """Milliseconds for each code point of the padded batch (texts × longest)."""
     fixed_ms: float
     """Milliseconds of every batch, however small."""
+    silent_s: float = 0.0
+    """How long a batch may take without a sign of life, when that is longer than its caller would wait."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True, tag="ask"):
     """A batch."""
 
     id: int
@@ -36,9 +42,19 @@ class Ask(msgspec.Struct, frozen=True):
     top_k: int = 1
     texts_b: list[str] = []
     """The second texts, when pairs are asked about."""
+    options: list[Generation | None] = []
+    """What is asked of generation, one for each text; none: nothing special."""
+    stream: list[int] = []
+    """Numbers of the texts whose pieces are wanted as they come; an empty ``Piece`` now and then says that work goes on."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Nobody wants the answer to this batch any more; it still gets one, at once and empty where it is not done."""
+
+    id: int
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The answers to a batch, in order; None where that text's error stands in ``errors``."""
 
     id: int
@@ -46,3 +62,12 @@ class Answer(msgspec.Struct, frozen=True):
     errors: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict[int, dict[str, Any]])
     ms: float = 0.0
     """Time in the model."""
+
+
+class Piece(msgspec.Struct, frozen=True, tag="piece"):
+    """A piece of one text of the batch at hand."""
+
+    id: int
+    index: int
+    """-1: the batch still waits its turn behind another caller's."""
+    text: str

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from wenfang.core.conversation import Generation
 from wenfang.core.errors import Conflict, Denied, Invalid, NotFound
 from wenfang.core.ids import new_id
 from wenfang.core.operation import Answer, Request, operation
@@ -71,6 +72,11 @@ class Predict(Request):
     inputs: list[str] = Field(min_length=1, max_length=1000, json_schema_extra={"positional": True})
     texts_b: list[str] = Field(default_factory=list, description="second texts of pairs, one for each input")
     top_k: int = Field(1, ge=1, le=100, description="labels with probabilities")
+    max_tokens: int | None = Field(None, ge=1, le=32_768, description="generation: tokens at most")
+    temperature: float | None = Field(None, ge=0, le=10, description="generation: 0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="generation: share of the probability that is drawn from")
+    stop: list[str] = Field(default_factory=list, max_length=16, description="generation: ends before any of these")
+    seed: int | None = Field(None, description="generation: equal seed, equal text")
 
 
 class Predicted(Answer):
@@ -184,5 +190,6 @@ def predict(studio: Studio, request: Predict) -> Predicted:
     if request.texts_b and len(request.texts_b) != len(request.inputs):
         raise Invalid("gateway.pairs-mixed", pairs=len(request.texts_b), inputs=len(request.inputs))
     version = studio.get(ModelVersion, shown.model_version)
-    outputs = ask_served(studio, version, request.inputs, request.texts_b, request.top_k)
+    options = Generation(max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, stop=tuple(request.stop), seed=request.seed)
+    outputs = ask_served(studio, version, request.inputs, request.texts_b, request.top_k, options)
     return Predicted(outputs=[plain(o, text, request.top_k) for text, o in zip(request.inputs, outputs, strict=True)], model=shown.model)

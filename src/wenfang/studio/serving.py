@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from wenfang.core.conversation import Generation
 from wenfang.core.durable import write_file
 from wenfang.core.errors import BY_STATUS, Broken, WenfangError
 from wenfang.core.examples import Output
@@ -28,6 +29,7 @@ from wenfang.core.records import ApiKey, ModelVersion, Service
 from wenfang.core.text import encodable
 from wenfang.guard.roles import permissions_of
 from wenfang.serve.routing import ROUTES_FILE, Principal, RoutedModel, RoutedService, RoutingTable, read_table, replica_socket, write_table
+from wenfang.serve.wire import Ask
 
 from .app import Studio
 
@@ -69,20 +71,25 @@ def unpack_bundle(version: ModelVersion, blobs: Blobs, cache: Path) -> Path:
     return target
 
 
-def ask_served(studio: Studio, version: ModelVersion, texts: list[str], texts_b: list[str], top_k: int) -> list[Output]:
+def ask_served(studio: Studio, version: ModelVersion, texts: list[str], texts_b: list[str], top_k: int, options: Generation | None = None) -> list[Output]:
     """Ask a running replica of ``version``; without one, load the model here."""
-    asked = {"id": 0, "texts": [encodable(t) for t in texts], "texts_b": [encodable(t) for t in texts_b], "top_k": top_k}
+    writes = version.task in {"generation", "chat"}
+    options = options or Generation()
+    asked = Ask(0, [encodable(t) for t in texts], top_k, [encodable(t) for t in texts_b], [options] * len(texts) if writes else [])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(60.0)
         try:
             sock.connect(str(replica_socket(studio.home.run, version.id, 0)))
             recv_frame(sock)
             send_frame(sock, asked)
-            reply = recv_frame(sock)
+            while (reply := recv_frame(sock))["type"] == "piece":
+                pass  # a sign of life
         except (OSError, EOFError):
             from wenfang.models.bundle import open_bundle
 
             _, model = open_bundle(unpack_bundle(version, studio.blobs, studio.home.cache), verifier=studio.verifier)
+            if writes:
+                return model.generate(texts, [options] * len(texts))
             return model.match(texts, texts_b, top_k=top_k) if texts_b else model.predict(texts, top_k=top_k)
     for error in reply["errors"].values():
         raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
