@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from selection_world import Constant, InProcess, Oracle, OracleHyper, Tuned, TunedHyper, examples, family
+from selection_world import Constant, InProcess, Oracle, OracleHyper, Tuned, TunedHyper, examples, family, luck
 
 from wenfang.core.errors import Invalid
+from wenfang.core.examples import Output
 from wenfang.models.space import Choice, Float, Integer
 from wenfang.select.choose import Limits
 from wenfang.select.halving import portion, promotion, shares_for
@@ -128,27 +129,29 @@ def test_a_family_that_stands_behind_is_not_searched(tmp_path):
     assert any(g["key"] == "select.family-behind" and g["family"] == "tuned" for g in outcome.document["given_up"])
 
 
-class SlowAndBetter(Oracle):
-    """The better the slower."""
+class LargeAndBetter(Oracle):
+    """The better the larger."""
+
+    tried = (OracleHyper(size_bytes=2000, error=0.3),)
 
     @classmethod
     def space(cls, shape):
-        return {"error": Float(0.02, 0.4)}
+        return {"size_bytes": Integer(1000, 100_000, log=True)}
 
-    def predict(self, texts, *, top_k=1):
-        self.hyper = self.hyper.model_copy(update={"delay_ms": 0.02 / self.hyper.error})
-        return super().predict(texts, top_k=top_k)
+    def _one(self, text):
+        label = text.rsplit(" ", 1)[-1]
+        wrong = luck(text, "large") < 0.5 - 0.1 * np.log10(self.hyper.size_bytes)
+        return Output(label=self.labels_[(self.labels_.index(label) + 1) % len(self.labels_)] if wrong else label, score=0.5)
 
 
 def test_a_front_when_it_is_asked_for(tmp_path):
-    slow = type("slow", (SlowAndBetter,), {"name": "slow", "tried": [OracleHyper(error=0.3)], "fits": []})
-    outcome = run(tmp_path, slow, budget_s=8.0, plan={"objectives": ("score", "latency")})
-    assert outcome.document["objectives"] == ["score", "latency"]
+    outcome = run(tmp_path, family("large", base=LargeAndBetter), budget_s=10.0, plan={"objectives": ("score", "size")})
+    assert outcome.document["objectives"] == ["score", "size"]
     on_front = [c for c in outcome.verdict["candidates"] if c["on_front"]]
-    assert len(on_front) > 2
+    assert len(on_front) > 3
     assert all(r["latency"] for r in runs(outcome, state="done"))
-    ordered = sorted(on_front, key=lambda c: c["valid"]["score"])
-    assert ordered[0]["latency_ms"]["p50"] < ordered[-1]["latency_ms"]["p50"]
+    ordered = sorted(on_front, key=lambda c: c["size_bytes"])
+    assert ordered[-1]["valid"]["score"] > ordered[0]["valid"]["score"] + 0.03
 
 
 @pytest.mark.parametrize("wrong", [("latency",), ("score", "beauty"), ("score", "score")])
@@ -158,9 +161,9 @@ def test_unknown_objectives_are_refused(wrong):
 
 
 def test_the_search_stays_inside_the_limits(tmp_path):
-    slow = type("slow", (SlowAndBetter,), {"name": "slow", "tried": [OracleHyper(error=0.3)], "fits": []})
-    outcome = run(tmp_path, slow, budget_s=8.0, plan={"limits": Limits(max_latency_ms=0.5)})
-    assert outcome.verdict["latency_ms"]["p99"] <= 0.5
+    outcome = run(tmp_path, family("large", base=LargeAndBetter), budget_s=10.0, plan={"limits": Limits(max_size_bytes=20_000)})
+    assert 10_000 < outcome.verdict["size_bytes"] <= 20_000
+    assert outcome.document["choice"]["excluded"], "larger ones were tried and left out"
 
 
 SCRIPT = """

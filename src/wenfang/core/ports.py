@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from .examples import Output
 from .records import AuditEntry, Event, Pointer, Record
 
-__all__ = ["Blobs", "Cancelled", "Changes", "Progress", "Quiet", "Replica", "ReplicaHost", "Runtime", "Signer", "Tables", "Verifier"]
+__all__ = ["Blobs", "Cancelled", "Changes", "Progress", "Quiet", "Replica", "ReplicaHost", "Runtime", "Signer", "Tables", "Verifier", "Workers"]
 
 R = TypeVar("R", bound=Record)
 
@@ -187,6 +187,26 @@ class Runtime(Protocol):
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """By name: ``pid``, ``state`` (running, backing-off, exited), ``code``, ``starts``, ``started_at``."""
+        ...
+
+
+class Workers(Protocol):
+    """Runs a piece of work in a process of its own, and waits for it."""
+
+    def run(self, entry: str, arguments: Mapping[str, Any], folder: Path, *, heard: Callable[[Mapping[str, Any]], None], limit_s: float | None = None) -> None:
+        """Run ``module:function`` with ``arguments`` (JSON) and ``told``: a file to which it may append JSON lines.
+
+        Args:
+            entry: called with one dictionary.
+            arguments: JSON values.
+            folder: for what is told and for the log; belongs to this piece of work.
+            heard: called with each line; whatever it raises ends the process and is raised here.
+            limit_s: the process is ended after so long.
+
+        Raises:
+            WenfangError: what the entry refused with.
+            Broken: `runtime.worker-died`, `runtime.worker-overran`.
+        """
         ...
 
 

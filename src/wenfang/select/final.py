@@ -16,7 +16,7 @@ import numpy as np
 
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Cancelled
-from wenfang.models.base import Model
+from wenfang.models.base import Curve, Model
 from wenfang.stats.bootstrap import interval
 from wenfang.stats.paired import compare
 
@@ -24,7 +24,7 @@ from .choose import Choice
 from .evaluate import Evaluation, evaluate, predict_all
 from .latency import Latency, measure_again, size_of
 from .search import Search
-from .trial import Run, card_of, curve_of, reason_of
+from .trial import Run, card_of, reason_of
 from .verdict import Sentence
 
 __all__ = ["Final", "finish"]
@@ -117,14 +117,14 @@ def _refit(search: Search, run: Run, family: type[Model]) -> dict[str, Any]:
 def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> dict[str, Any]:
     journal, begun = search.journal, time.monotonic()
     hyper = family.Hyper.model_validate(run.refit_params)
-    curve = curve_of(search.progress, begun + left_s, journal.work / "checkpoints" / "final")
-    model = search.ports.fit(family(hyper, task=search.train.task, seed=run.seed), search.train + search.valid, None, curve).model
+    curve = Curve(search.progress, begun + left_s, checkpoints=journal.work / "checkpoints" / "final")
+    learned = search.ports.fit(family(hyper, task=search.train.task, seed=run.seed), search.train + search.valid, None, curve)
     fit_s = time.monotonic() - begun
-    if curve.late():
+    if learned.cut:
         return _not_refitted("verdict.refit-cut", limit_s=left_s)
     search.progress.stage("measure", 1, "models")
     folder = journal.folder("final")
-    search.ports.write_bundle(folder, model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
+    search.ports.write_bundle(folder, learned.model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
     size_bytes = size_of(folder)
     latency = measure_again(
         search.ports.host,

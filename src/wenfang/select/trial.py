@@ -36,6 +36,8 @@ class Learned:
     model: Model
     refit_params: dict[str, Any]
     environment: dict[str, str]
+    cut: bool = False
+    """Its time was over before it had finished."""
 
 
 Fit = Callable[[Model, Examples, Examples | None, Curve], Learned]
@@ -110,7 +112,7 @@ class Fitted:
 def fit_here(model: Model, train: Examples, valid: Examples | None, curve: Curve) -> Learned:
     """Fit in this process."""
     fitted = model.fit(train, valid, curve)
-    return Learned(fitted, fitted.refit_hyper().model_dump(mode="json"), dict(fitted.environment()))
+    return Learned(fitted, fitted.refit_hyper().model_dump(mode="json"), dict(fitted.environment()), curve.late())
 
 
 def reason_of(e: Exception) -> tuple[str, dict[str, Any]]:
@@ -147,13 +149,13 @@ def try_fit(
         checkpoints: folder in which a long fit may leave what it needs to go on after a crash.
     """
     begun = time.monotonic()
-    curve = curve_of(progress, begun + deadline_s, checkpoints)
+    curve = Curve(progress, begun + deadline_s, checkpoints=checkpoints)
     run.deadline_s = deadline_s
     try:
         learned = fit(family(hyper, task=train.task, seed=run.seed), train, valid, curve)
         model = learned.model
         run.fit_s = time.monotonic() - begun
-        if curve.late():
+        if learned.cut:
             run.state, run.note, run.reason = "stopped", "select.run-cut", ("select.run-cut", {"limit_s": round(deadline_s, 1)})
         run.environment, run.refit_params = learned.environment, learned.refit_params
         begun = time.monotonic()
@@ -170,11 +172,6 @@ def try_fit(
         return None
     finally:
         run.curve = [{"step": s.step, "loss": _finite(s.loss), "valid_score": _finite(s.valid_score)} for s in curve.steps]
-
-
-def curve_of(progress: Progress, deadline: float, checkpoints: Path | None) -> Curve:  # noqa: ARG001
-    """The curve of a fit."""
-    return Curve(progress, deadline)
 
 
 def _finite(value: float | None) -> float | None:

@@ -13,7 +13,7 @@ from wenfang.core.errors import Broken, Denied, NotFound, WenfangError
 from wenfang.core.home import Home
 from wenfang.core.ids import new_id, now
 from wenfang.core.operation import Operation
-from wenfang.core.ports import Blobs, Cancelled, Changes, Progress, Quiet, ReplicaHost, Runtime, Signer, Tables, Verifier
+from wenfang.core.ports import Blobs, Cancelled, Changes, Progress, Quiet, ReplicaHost, Runtime, Signer, Tables, Verifier, Workers
 from wenfang.core.records import AuditEntry, Event, Job, Pointer, Record
 from wenfang.core.registry import nearest
 from wenfang.core.settings import Settings
@@ -36,6 +36,8 @@ class Studio:
     signer: Signer
     verifier: Verifier
     host: ReplicaHost
+    workers: Workers | None = None
+    """None: whatever could be done in a process of its own is done in this one."""
     runtime: Runtime | None = None
     """None while no process tree runs: work is done in place."""
     settle: Callable[[], None] | None = None

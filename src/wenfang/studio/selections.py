@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .serving import store_bundle
 __all__ = ["RunSelection"]
 
 VALID_SHARE = TEST_SHARE = 0.1
+EARLIER_MAX = 50
+"""Earlier selections whose recipes are looked at."""
 
 
 class RunSelection(Request):
@@ -45,6 +48,8 @@ class RunSelection(Request):
     max_size_bytes: int | None = Field(None, gt=0, description="limit of the bundle")
     max_memory_bytes: int | None = Field(None, gt=0, description="limit of a replica's memory")
     families: list[str] | None = Field(None, description="only these")
+    objectives: list[str] = Field(["score"], description="score, or with latency, size, memory: what the front should span")
+    parallel: int = Field(1, ge=1, le=64, description="fits at once, each in a process of its own; latency is always measured alone")
     pretrained: list[str] = Field(default_factory=list, description="local directories of the transformers library to try")
     seed: int = Field(0, ge=0, lt=2**31)
     serve: bool = Field(False, description="deploy the winner as a service of that name")
@@ -114,17 +119,18 @@ class Report(Answer):
 def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     """Import, check, split, compare families inside the limits, refit, test, register and (if asked) serve the best model."""
     from wenfang.models import families
-    from wenfang.select.selection import Limits, Plan, Ports, select
+    from wenfang.select.selection import Limits, Ports, select
 
     chosen = {n: families.get(n) for n in (request.families or families.names())}
     version, card, notes = _data(studio, request)
     splits = _splits(studio, version, request)
     work = studio.home.jobs / f"selection-{_request_hash(request, version)}"
     limits = Limits(max_latency_ms=request.max_latency_ms, max_size_bytes=request.max_size_bytes, max_memory_bytes=request.max_memory_bytes)
-    outcome = select(
-        splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), progress=studio.progress),
-        plan=Plan(request.budget_s, limits, seed=request.seed), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
-    )  # fmt: skip
+    with _fitting(studio, request) as fit:
+        outcome = select(
+            splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), fit, studio.progress),
+            plan=_plan(studio, request, limits, splits["train"]), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
+        )  # fmt: skip
     name = request.name or safe_name(Path(_shown_name(studio, request)).name)
     studio.progress.stage("register")
     model, selection = _register(studio, outcome, version, name)
@@ -140,6 +146,25 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
             "service": name if request.serve else None, "report": str(report), "verdict": outcome.sentences, "data_notes": notes,
         }
     )  # fmt: skip
+
+
+def _fitting(studio: Studio, request: RunSelection) -> AbstractContextManager[Any]:
+    """Where fits run."""
+    from wenfang.select.apart import FitApart
+    from wenfang.select.trial import fit_here
+
+    return FitApart(studio.workers, parallel=request.parallel, logs=studio.home.logs) if studio.workers is not None else nullcontext(fit_here)
+
+
+def _plan(studio: Studio, request: RunSelection, limits: Any, train: Examples) -> Any:
+    """What is asked for, with the recipes that did well on data like these before."""
+    from wenfang.select.earlier import describe, earlier_from, nearest_recipes
+    from wenfang.select.selection import Plan
+
+    documents = [json.loads(studio.blobs.get(s.document)) for s in studio.find(Selection, limit=EARLIER_MAX) if studio.blobs.has(s.document)]
+    earlier = [e for d in documents if (e := earlier_from(d)) is not None]
+    recipes = nearest_recipes(describe(train), earlier) if len(train) else []
+    return Plan(request.budget_s, limits, objectives=tuple(request.objectives), seed=request.seed, parallel=request.parallel, earlier=recipes)
 
 
 def _data(studio: Studio, request: RunSelection) -> tuple[DatasetVersion, dict[str, Any], list[tuple[str, dict[str, Any]]]]:

@@ -17,6 +17,7 @@ from wenfang.core.settings import Settings
 from wenfang.guard.keys import Ed25519Signer, TrustedKeys
 from wenfang.runtimes.host import LocalReplicaHost
 from wenfang.runtimes.local import LocalRuntime
+from wenfang.runtimes.worker import LocalWorkers
 from wenfang.stores import open_blobs, open_tables
 from wenfang.stores.remote import RemoteTables
 from wenfang.stores.served import TablesServer, serve_tables
@@ -35,7 +36,14 @@ log = logging.getLogger("wenfang.control")
 def _studio(home: Home, settings: Settings, tables: Tables) -> Studio:
     signer = Ed25519Signer(home.keys)
     return Studio(
-        home=home, settings=settings, tables=tables, blobs=open_blobs(settings.store.blobs, home), signer=signer, verifier=TrustedKeys(home.keys), host=LocalReplicaHost(home.keys)
+        home=home,
+        settings=settings,
+        tables=tables,
+        blobs=open_blobs(settings.store.blobs, home),
+        signer=signer,
+        verifier=TrustedKeys(home.keys),
+        host=LocalReplicaHost(home.keys),
+        workers=LocalWorkers(),
     )
 
 

@@ -56,6 +56,8 @@ def _run(file: str, home: str | None, server: str | None, api_key: str | None, a
     fields["budget_s"] = seconds(fields.pop("budget"))
     if "max_latency" in fields:
         fields["max_latency_ms"] = seconds(fields.pop("max_latency")) * 1000
+    if "objective" in fields:
+        fields["objectives"] = fields.pop("objective").split(",")
     for many in ("families", "pretrained"):
         if many in fields:
             fields[many] = list(fields[many])
@@ -186,6 +188,8 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--max-size-bytes"], type=int, help="limit of the bundle"),
     click.Option(["--max-memory-bytes"], type=int, help="limit of a replica's memory"),
     click.Option(["--family", "families"], multiple=True, help="only this family; may be repeated"),
+    click.Option(["--objective"], help="score, or a front such as score,latency"),
+    click.Option(["--parallel"], type=click.IntRange(1, 64), help="fits at once"),
     click.Option(["--pretrained"], multiple=True, help="local directory of the transformers library to try; may be repeated"),
     click.Option(["--seed"], type=int),
     click.Option(["--project"]),
