@@ -55,7 +55,7 @@ def opened(kind, tmp_path, rows):
 
 def fields_of(look):
     if look.spans:
-        return Fields(look.columns[0], look.spans, spans=True)
+        return Fields(look.columns[0], look.spans, task="tagging")
     return Fields(look.columns[0], look.columns[1])
 
 

@@ -103,6 +103,10 @@ class Examples:
         """Every column by name, empty ones too."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
 
+    def questions(self) -> list[str]:
+        """What is asked of each example as one text: two examples with the same one are duplicates."""
+        return [f"{a}\x1f{b}" for a, b in zip(self.texts, self.texts_b, strict=True)] if self.texts_b else self.texts
+
     def label_names(self) -> list[str]:
         """Every label that occurs, sorted."""
         if self.task == "tagging":

@@ -134,7 +134,9 @@ def _named(split: Split, rows: Any) -> dict[str, Any]:
 
 
 def _texts(split: Split, blobs: Blobs) -> list[str]:
-    return [t for part in split.parts for t in pl.read_parquet(BytesIO(blobs.get(part["blob"])), columns=["text"])["text"].to_list()]
+    columns = [c for c in ("text", "text_b") if c in split.columns]
+    frames = [pl.read_parquet(BytesIO(blobs.get(part["blob"])), columns=columns) for part in split.parts]
+    return [t for f in frames for t in f.select(pl.concat_str(columns, separator="\x1f").alias("t"))["t"].to_list()]
 
 
 def _class_warnings(splits: list[Split], labels: Counter[str], warnings: Warnings) -> None:

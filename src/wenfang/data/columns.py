@@ -1,6 +1,7 @@
 """Rows in columns on their way from a reader to storage. Knows Polars and Arrow, nothing of formats.
 
-The canonical columns are ``text``, ``label`` (classification) or ``spans`` (tagging), and ``id`` and ``group`` where they were asked for.
+The canonical columns are ``text``, ``text_b`` for pairs, the answer of the task (``label``, ``spans`` or ``target``), and ``id``, ``group`` and ``weight``
+where they were asked for. All but spans are strings; several labels of one text are joined by ``LABELS`` of ``imported``.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ import polars as pl
 import pyarrow  # noqa: ICN001 the name pa is its untyped view
 from numpy.typing import NDArray
 
-__all__ = ["SPANS", "Batch", "Fields", "Look", "RawSpan", "frame_of", "int64", "spans_series"]
+from wenfang.core.records import Task
+
+__all__ = ["ANSWER", "SPANS", "Batch", "Fields", "Look", "RawSpan", "frame_of", "int64", "spans_series"]
 
 pa: Any = pyarrow  # it has no type stubs
 
+ANSWER: dict[Task, str] = {
+    "classification": "label", "multilabel": "label", "tagging": "spans", "matching": "label", "embedding": "label", "generation": "target", "chat": "target",
+}  # fmt: skip
+"""The column that holds what a model should answer."""
 RawSpan = tuple[int, int, str]
 """(start, end, label) in code points."""
 SPANS = pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32, "label": pl.String}))
@@ -31,13 +38,33 @@ class Fields:
     label: str | None = None
     id: str | None = None
     group: str | None = None
-    spans: bool = False
-    """The label column holds spans."""
+    text_b: str | None = None
+    target: str | None = None
+    weight: str | None = None
+    task: Task = "classification"
+
+    @property
+    def spans(self) -> bool:
+        """The label column holds spans."""
+        return self.task == "tagging"
+
+    @property
+    def turns(self) -> bool:
+        """The text column holds whole conversations: their last turns are the targets."""
+        return self.task == "chat" and self.target is None
 
     def by_role(self) -> dict[str, str]:
         """File column by canonical name, for those that are asked for."""
-        given = {"text": self.text, "label": self.label, "id": self.id, "group": self.group}
+        given = {"text": self.text, "text_b": self.text_b, "label": self.label, "target": self.target, "id": self.id, "group": self.group, "weight": self.weight}
         return {role: name for role, name in given.items() if name is not None}
+
+    def names(self) -> list[str]:
+        """The canonical columns that a reader gives."""
+        return (
+            ["spans" if role == "label" and self.spans else role for role in self.by_role()]
+            + (["target"] if self.turns else [])
+            + (["group"] if self.turns and self.group is None else [])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +76,10 @@ class Look:
     """Values of up to 1,000 rows by column, empty ones left out."""
     spans: str | None = None
     """The column that holds spans."""
+    lists: str | None = None
+    """The column that holds lists of labels."""
+    turns: str | None = None
+    """The column that holds conversations."""
     named: bool = True
     """The columns have names in the file; otherwise they are ``column_1``, ``column_2`` …"""
     said: dict[str, str] = field(default_factory=dict[str, str])

@@ -6,6 +6,7 @@ Every guess is reported; nothing here reads files or knows formats.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from statistics import fmean, median
 
 from wenfang.core.errors import Invalid
@@ -14,7 +15,7 @@ from wenfang.core.registry import nearest
 
 from .columns import Fields, Look
 
-__all__ = ["guess_fields", "looks_like_header"]
+__all__ = ["Named", "guess_fields", "looks_like_header"]
 
 TEXT_NAMES = (
     "text", "content", "sentence", "title", "review", "comment", "utterance", "query", "question", "body", "message", "document", "tweet", "text_a", "sentence1", "data", "tokens",
@@ -24,7 +25,19 @@ LABEL_NAMES = (
     "label", "labels", "class", "category", "intent", "tag", "target", "sentiment", "topic", "y", "class_id", "label_id", "entities", "spans", "entity_list", "ner_tags", "tags",
     "标签", "类别", "意图", "分类", "类型", "情感", "主题",
 )  # fmt: skip
+PAIR_NAMES = (
+    ("sentence1", "sentence2"), ("text_a", "text_b"), ("text1", "text2"), ("sentence_a", "sentence_b"), ("question1", "question2"), ("query1", "query2"), ("premise", "hypothesis"),
+    ("text", "text_b"), ("sentence", "sentence2"), ("query", "candidate"), ("句子1", "句子2"), ("文本1", "文本2"), ("问题1", "问题2"),
+)  # fmt: skip
+GRADE_NAMES = ("score", "similarity", "grade", "得分", "相似度")
+SOURCE_NAMES = (
+    "text", "content", "article", "abstract", "document", "body", "input", "instruction", "prompt", "source", "context", "question", "query", "message",
+    "正文", "内容", "文本", "原文", "文章", "输入", "问题", "上文",
+)  # fmt: skip
+TARGET_NAMES = ("summary", "headline", "output", "highlights", "摘要", "概要", "输出")
+REPLY_NAMES = ("response", "reply", "answer", "assistant", "回复", "回答", "答复")
 OTHER_NAMES = ("id", "编号", "序号", "date", "time", "日期", "时间", "user", "用户", "group", "source", "来源")
+KNOWN = (*TEXT_NAMES, *LABEL_NAMES, *OTHER_NAMES, *GRADE_NAMES, *SOURCE_NAMES, *TARGET_NAMES, *REPLY_NAMES, *(name for pair in PAIR_NAMES for name in pair))
 HEADER_MAX = 40
 """Code points; a longer cell is a text, not a name."""
 
@@ -40,7 +53,7 @@ def looks_like_header(rows: Sequence[Sequence[str]], wanted: Sequence[str] = ())
     (True, False)
     """
     first = [cell.strip() for cell in rows[0]]
-    if any(name in first for name in wanted) or any(_known(cell, (*TEXT_NAMES, *LABEL_NAMES, *OTHER_NAMES)) for cell in first):
+    if any(name in first for name in wanted) or any(_known(cell, KNOWN) for cell in first):
         return len(set(first)) == len(first) or bool(set(wanted) & set(first))
     if not all(first) or len(set(first)) < len(first) or max(map(len, first)) > HEADER_MAX:
         return False
@@ -57,36 +70,129 @@ def _number(cell: str) -> bool:
     return cell.strip().lstrip("+-").replace(".", "", 1).isdecimal()
 
 
-def guess_fields(
-    look: Look, *, file: str, text: str | None, label: str | None, task: Task | None, id: str | None = None, group: str | None = None, earlier: Fields | None = None
-) -> tuple[Fields, Task, dict[str, str]]:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The columns that the caller named."""
+
+    text: str | None = None
+    label: str | None = None
+    id: str | None = None
+    group: str | None = None
+    text_b: str | None = None
+    target: str | None = None
+    weight: str | None = None
+
+    def given(self) -> list[str]:
+        """Those that have a name."""
+        return [name for name in astuple(self) if name is not None]
+
+
+def guess_fields(look: Look, *, file: str, named: Named, task: Task | None, earlier: Fields | None = None) -> tuple[Fields, Task, dict[str, str]]:
     """(fields, task, what was guessed) from what the caller said, what the reader saw, and what an earlier file of the version had.
 
     Raises:
         Invalid: `dataset.column-missing` for a named column that is not there, `dataset.column-unclear` when a guess is impossible,
-            `dataset.no-spans` when tagging was asked for and nothing holds spans.
+            `dataset.no-spans` when tagging was asked for and nothing holds spans, `dataset.same-column`.
     """
-    for name in (text, label, id, group):
-        if name is not None and name not in look.columns:
+    for name in named.given():
+        if name not in look.columns:
             raise Invalid("dataset.column-missing", file=file, column=name, found=look.columns[:50], near=nearest(name, look.columns))
-    if text is not None and text == label:
-        raise Invalid("dataset.same-column", file=file, column=text)
+    answers = [n for n in (named.text, named.text_b, named.label, named.target) if n is not None]
+    if len(set(answers)) < len(answers):
+        raise Invalid("dataset.same-column", file=file, column=next(n for n in answers if answers.count(n) > 1))
     if earlier is not None:
-        text = text or (earlier.text if earlier.text in look.columns else None)
-        label = label or (earlier.label if earlier.label in look.columns else None)
+        kept = {role: name for role in ("text", "label", "text_b", "target") if (name := getattr(earlier, role)) in look.columns and name not in answers}
+        named = replace(named, **{role: name for role, name in kept.items() if getattr(named, role) is None})
     guessed: dict[str, str] = {}
     if task is None:
-        task = guessed["task"] = "tagging" if look.spans is not None and label in {None, look.spans} else "classification"
-    if task == "tagging" and look.spans is None and (earlier is None or label is None):
+        task = guessed["task"] = _task(look, named)
+    if task == "tagging" and look.spans is None and (earlier is None or named.label is None):
         raise Invalid("dataset.no-spans", file=file, found=look.columns[:50])
-    taken = {c for c in (id, group) if c is not None}
-    if task == "tagging" and label is None:
-        label = look.spans
-    if text is None:
-        text = guessed["text"] = _text_column(look, taken | ({label} if label is not None else set()), file)
-    if label is None:
-        label = guessed["label"] = _label_column(look, taken | {text}, file)
-    return Fields(text, label, id, group, spans=task == "tagging"), task, guessed
+    choose = {"matching": _pair, "embedding": _pair, "generation": _written, "chat": _written}.get(task, _labelled)
+    found = choose(look, named, task, file)
+    guessed |= {role: name for role, name in found.items() if name is not None and getattr(named, role) is None}
+    if task == "tagging":
+        guessed.pop("label", None)
+    return Fields(id=named.id, group=named.group, weight=named.weight, task=task, **found), task, guessed
+
+
+def _task(look: Look, named: Named) -> Task:
+    """What such a file is most likely for."""
+    if look.turns is not None and named.label is None and named.text in {None, look.turns}:
+        return "chat"
+    if look.spans is not None and named.label in {None, look.spans}:
+        return "tagging"
+    if named.text_b is not None or (named.target is None and pair_columns(look, _taken(named)) is not None):
+        return "matching"
+    if named.target is not None:
+        return "generation"
+    if named.label is None and _by_name(look, LABEL_NAMES, _taken(named)) is None and _by_name(look, SOURCE_NAMES, _taken(named)) is not None:
+        if _by_name(look, REPLY_NAMES, _taken(named)) is not None:
+            return "chat"
+        if _by_name(look, TARGET_NAMES, _taken(named)) is not None:
+            return "generation"
+    return "multilabel" if look.lists is not None and named.label in {None, look.lists} else "classification"
+
+
+def _taken(named: Named) -> set[str]:
+    return set(named.given())
+
+
+def _labelled(look: Look, named: Named, task: Task, file: str) -> dict[str, str | None]:
+    """Text and label, of classes, label sets or spans."""
+    taken = {c for c in (named.id, named.group, named.weight) if c is not None}
+    label = named.label or {"tagging": look.spans, "multilabel": look.lists}.get(task)
+    text = named.text or _text_column(look, taken | ({label} if label is not None else set()), file)
+    return {"text": text, "label": label or _label_column(look, taken | {text}, file)}
+
+
+def _pair(look: Look, named: Named, task: Task, file: str) -> dict[str, str | None]:
+    """Two texts and their label or grade; embeddings are learned from texts alone, too."""
+    pair = (named.text, named.text_b) if named.text and named.text_b else pair_columns(look, _taken(named) - {named.text, named.text_b})
+    if pair is None and task == "embedding":
+        return {"text": named.text or _text_column(look, _taken(named), file)}
+    if pair is None:
+        raise Invalid("dataset.column-unclear", file=file, role="text_b", flag="--text-b", found=look.columns[:50])
+    text, text_b = named.text or pair[0], named.text_b or pair[1]
+    taken = _taken(named) | {text or "", text_b or ""}
+    if task == "embedding" and named.label is None and _by_name(look, (*LABEL_NAMES, *GRADE_NAMES), taken) is None:
+        return {"text": text, "text_b": text_b}
+    return {"text": text, "text_b": text_b, "label": named.label or _by_name(look, GRADE_NAMES, taken) or _label_column(look, taken, file)}
+
+
+def _written(look: Look, named: Named, task: Task, file: str) -> dict[str, str | None]:
+    """A text and the text that should come of it; for chat perhaps whole conversations."""
+    if task == "chat" and look.turns is not None and named.target is None and named.text in {None, look.turns}:
+        return {"text": look.turns}
+    taken = _taken(named)
+    text = named.text or _by_name(look, SOURCE_NAMES, taken)
+    target = named.target or _by_name(look, (*TARGET_NAMES, *REPLY_NAMES, "target", "title", "标题"), taken | {text or ""})
+    lengths = {c: fmean(map(len, v)) for c in look.columns if c not in taken | {text or "", target or ""} and len(set(v := look.sample.get(c, []))) > 1}
+    if text is None and lengths:
+        text = max(lengths, key=lambda c: lengths[c]) if task == "generation" else min(lengths, key=look.columns.index)
+        lengths.pop(text)
+    if target is None and lengths:
+        target = max(lengths, key=lambda c: (_distinct_share(look.sample[c]) > 0.3, lengths[c]))
+    for role, found in (("text", text), ("target", target)):
+        if found is None:
+            raise Invalid("dataset.column-unclear", file=file, role=role, flag=f"--{role}", found=look.columns[:50])
+    return {"text": text, "target": target}
+
+
+def pair_columns(look: Look, taken: set[str]) -> tuple[str, str] | None:
+    """Two columns that are compared: by their names, or two alike among unnamed ones beside a third of few values."""
+    by_name = {c.strip().casefold(): c for c in reversed(look.columns) if c not in taken}
+    for a, b in PAIR_NAMES:
+        if a in by_name and b in by_name:
+            return by_name[a], by_name[b]
+    free = [c for c in look.columns if c not in taken and look.sample.get(c)]
+    if look.named or len(free) != 3:
+        return None
+    texts = [c for c in free if _distinct_share(look.sample[c]) > 0.3 and not all(map(_number, look.sample[c]))]
+    if len(texts) != 2:
+        return None
+    short, long = sorted(fmean(map(len, look.sample[c])) for c in texts)
+    return (texts[0], texts[1]) if long < 2 * short else None
 
 
 def _by_name(look: Look, names: Sequence[str], taken: set[str]) -> str | None:

@@ -7,7 +7,10 @@ from typing import Any
 
 from wenfang.core.records import Task
 
-__all__ = ["LONG_AT", "Imported"]
+__all__ = ["LABELS", "LONG_AT", "Imported"]
+
+LABELS = "\x1f"
+"""Stands between the labels of one text where they share a column."""
 
 LONG_AT = 100_000
 """Code points; longer texts are kept, but told."""

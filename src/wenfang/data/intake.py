@@ -18,11 +18,12 @@ from wenfang.core.errors import Invalid
 from wenfang.core.ports import Blobs, Progress
 from wenfang.core.records import Task
 
-from .columns import Batch, Fields
+from .columns import ANSWER, Batch, Fields
 from .formats import open_reader
-from .guess import guess_fields
+from .guess import Named, guess_fields
 from .parts import PartWriter
 from .readers.base import Reader
+from .shapes import split_labels
 from .tally import Tally
 
 __all__ = ["Split", "Wish", "take_file"]
@@ -35,18 +36,11 @@ QUARANTINE_MAX = 1000
 class Wish:
     """What the caller asked for; None: to be guessed."""
 
-    text: str | None = None
-    label: str | None = None
+    named: Named = field(default_factory=Named)
     task: Task | None = None
-    id: str | None = None
-    group: str | None = None
     long_at: int = 100_000
     earlier: Fields | None = None
     """Columns of the file before, if this one has them."""
-
-    def names(self) -> list[str]:
-        """The columns that were named."""
-        return [n for n in (self.text, self.label, self.id, self.group) if n is not None]
 
 
 @dataclass(slots=True)
@@ -68,6 +62,8 @@ class Split:
     digests: dict[str, Any] = field(default_factory=dict[str, Any])
     columns: list[str] = field(default_factory=list[str])
     fields: Fields | None = None
+    graded: bool = False
+    """Its labels are grades from 0 to 1 already."""
 
 
 def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Progress) -> Split:
@@ -78,10 +74,10 @@ def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Prog
 
     Cost: about 1.5 CPU-s for 200,000 titles; memory bounded by blocks of 8 MiB and 12 bytes a row.
     """
-    reader, differs = open_reader(path, wish.names())
+    reader, differs = open_reader(path, wish.named.given())
     look = reader.look()
     source = reader.source
-    fields, task, guessed = guess_fields(look, file=source.name, text=wish.text, label=wish.label, task=wish.task, id=wish.id, group=wish.group, earlier=wish.earlier)
+    fields, task, guessed = guess_fields(look, file=source.name, named=wish.named, task=wish.task, earlier=wish.earlier)
     told: dict[str, Any] = {
         "file": source.name,
         "format": reader.name,
@@ -91,7 +87,8 @@ def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Prog
     }
     told |= {"sha256": source.sha256, "columns": fields.by_role(), **look.said}
     split = Split(name, task, told, guessed, Tally(wish.long_at), differs, fields=fields)
-    hashed = tuple(c for c in ("id" if wish.id else "", "text", "label" if task == "classification" else "spans", "group" if wish.group else "") if c)
+    there = set(fields.names())
+    hashed = tuple(c for c in ("id", "text", "text_b", "spans", "label", "target", "group", "weight") if c in there)
     writer = PartWriter(blobs, hashed)
     progress.stage("import", total=source.newlines or None, unit="rows")
     for batch in _told(reader, fields, progress):
@@ -105,7 +102,7 @@ def take_file(name: str, path: Path, wish: Wish, *, blobs: Blobs, progress: Prog
     if not split.tally.rows:
         _nothing(split)
     if (pair := split.tally.first_same_id()) is not None:
-        raise Invalid("dataset.duplicate-id", file=source.name, line=pair[0], again_line=pair[1], column=wish.id)
+        raise Invalid("dataset.duplicate-id", file=source.name, line=pair[0], again_line=pair[1], column=wish.named.id)
     split.digests = writer.finish()
     split.parts = writer.parts
     split.columns = [*hashed, "line"]
@@ -135,18 +132,23 @@ def _usable(split: Split, batch: Batch) -> tuple[pl.DataFrame, Any]:
     frame = batch.frame
     names = frame.columns
     text = pl.col("text")
+    answer, many = ANSWER[split.task], split.task == "multilabel"
     if "label" in names:
-        frame = frame.with_columns(pl.col("label").str.strip_chars())
+        frame = frame.with_columns(pl.col("label").map_elements(split_labels, return_dtype=pl.String) if many else pl.col("label").str.strip_chars())
     if "group" in names:
         frame = frame.with_columns(pl.col("group").fill_null(""))
     reason = pl.when(text.is_null() | (text.str.strip_chars() == "")).then(pl.lit("empty-text"))
-    if "label" in names:
-        reason = reason.when(pl.col("label").is_null() | (pl.col("label") == "")).then(pl.lit("missing-label"))
-    elif "spans" in names:
-        reason = reason.when(pl.col("spans").is_null()).then(pl.lit("missing-label"))
+    if "text_b" in names:
+        reason = reason.when(pl.col("text_b").is_null() | (pl.col("text_b").str.strip_chars() == "")).then(pl.lit("empty-text"))
+    if answer in names:
+        empty = pl.col(answer).is_null() if many or answer == "spans" else pl.col(answer).is_null() | (pl.col(answer).str.strip_chars() == "")
+        reason = reason.when(empty).then(pl.lit("missing-target" if answer == "target" else "missing-label"))
+    if "weight" in names:
+        weight = pl.col("weight").cast(pl.Float64, strict=False)
+        reason = reason.when(weight.is_null() | ~weight.is_finite() | (weight <= 0)).then(pl.lit("bad-weight"))
     if "id" in names:
         reason = reason.when(pl.col("id").is_null() | (pl.col("id") == "")).then(pl.lit("missing-id"))
-    for name in ("text", "label", "id", "group"):
+    for name in ("text", "text_b", "label", "target", "id", "group"):
         if name in names:
             reason = reason.when(pl.col(name).str.contains("\0", literal=True)).then(pl.lit("nul-character"))
     reasons = frame.select(reason.otherwise(None).alias("r"))["r"]

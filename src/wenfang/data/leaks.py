@@ -8,10 +8,10 @@ __all__ = ["leaked_rows"]
 
 
 def leaked_rows(train: Examples, test: Examples) -> list[int]:
-    """Rows of ``test`` whose exact text stands in ``train``, ascending.
+    """Rows of ``test`` whose exact text (or pair) stands in ``train``, ascending.
 
     >>> leaked_rows(Examples("classification", ["a", "b"]), Examples("classification", ["b", "c", "b"]))
     [0, 2]
     """
-    seen = set(train.texts)
-    return [row for row, text in enumerate(test.texts) if text in seen]
+    seen = set(train.questions())
+    return [row for row, text in enumerate(test.questions()) if text in seen]

@@ -9,7 +9,8 @@ from typing import Any
 from wenfang.core.text import has_surrogate
 
 from .columns import Batch, Fields, Look, frame_of, int64
-from .shapes import Unusable, label_of, spans_key, spans_of, string_of, tokens_of
+from .shapes import Unusable, is_labels, label_of, labels_of, spans_key, spans_of, string_of, tokens_of
+from .turns import chat_examples, turns_key
 
 __all__ = ["Objects", "batch_objects", "look_objects"]
 
@@ -21,6 +22,8 @@ def look_objects(objects: Objects, rows: int) -> Look:
     """Columns are the keys of the first ``rows`` objects, in order of appearance."""
     sample: dict[str, list[str]] = {}
     spans: dict[str, int] = {}
+    lists: dict[str, int] = {}
+    turns: dict[str, int] = {}
     for _, row in islice(objects, rows):
         for key, value in row.items():
             kept = sample.setdefault(key, [])
@@ -28,7 +31,15 @@ def look_objects(objects: Objects, rows: int) -> Look:
                 kept.append(text)
         if key := spans_key(row):
             spans[key] = spans.get(key, 0) + 1
-    return Look(list(sample), sample, spans=max(spans, key=lambda k: spans[k]) if spans else None)
+        elif key := next((k for k, value in row.items() if is_labels(k, value)), None):
+            lists[key] = lists.get(key, 0) + 1
+        if key := turns_key(row):
+            turns[key] = turns.get(key, 0) + 1
+    return Look(list(sample), sample, spans=_most(spans), lists=_most(lists), turns=_most(turns))
+
+
+def _most(times: dict[str, int]) -> str | None:
+    return max(times, key=lambda k: times[k]) if times else None
 
 
 def batch_objects(objects: Objects, fields: Fields, rows: int) -> Iterator[Batch]:
@@ -47,32 +58,44 @@ class _Kept:
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self._roles = fields.by_role()
-        self._columns: dict[str, list[Any]] = {"spans" if role == "label" and fields.spans else role: [] for role in self._roles}
+        self._columns: dict[str, list[Any]] = {name: [] for name in fields.names()}
         self._lines: list[int] = []
         self._bad: list[tuple[int, str]] = []
         self._repaired = 0
 
     def add(self, line: int, row: dict[str, Any]) -> None:
         """One object."""
-        fields = self._fields
         mended = 0
         try:
-            if fields.spans and fields.label is not None:
-                text, spans, mended = spans_of(row, fields.text, fields.label)
-                self._columns["spans"].append(spans)
+            if self._fields.turns:
+                found = [{"text": text, "target": target} for text, target in chat_examples(row.get(self._fields.text))]
             else:
-                text = string_of(row.get(fields.text))
-                if fields.label is not None:
-                    self._columns["label"].append(label_of(row.get(fields.label)))
+                answer, mended = self._answer(row)
+                found = [answer]
         except Unusable as e:
             self._bad.append((line, str(e)))
             return
-        self._columns["text"].append(text)
-        for role in ("id", "group"):
-            if role in self._roles:
-                self._columns[role].append(string_of(row.get(self._roles[role])))
-        self._lines.append(line)
+        rest = {role: string_of(row.get(self._roles[role])) for role in ("text_b", "target", "id", "group", "weight") if role in self._roles}
+        if self._fields.turns:  # the turns of one conversation stay together
+            rest["group"] = rest.get("group") or str(line)
+        for k, values in enumerate(found):
+            if k and rest.get("id"):
+                values["id"] = f"{rest['id']}#{k}"
+            for name, value in (rest | values).items():
+                self._columns[name].append(value)
+            self._lines.append(line)
         self._repaired += mended
+
+    def _answer(self, row: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """Text and label, label set or spans of one object."""
+        fields = self._fields
+        if fields.spans and fields.label is not None:
+            text, spans, mended = spans_of(row, fields.text, fields.label)
+            return {"text": text, "spans": spans}, mended
+        values: dict[str, Any] = {"text": string_of(row.get(fields.text))}
+        if fields.label is not None:
+            values["label"] = (labels_of if fields.task == "multilabel" else label_of)(row.get(fields.label))
+        return values, 0
 
     def batch(self) -> Batch:
         """All of them but those that hold a lone surrogate, which no column can."""

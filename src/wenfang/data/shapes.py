@@ -13,11 +13,14 @@ from typing import Any, cast
 from wenfang.core.text import has_surrogate
 
 from .columns import RawSpan
+from .imported import LABELS
 from .tagging import decode, join_tokens, loose_begin, parse_tag, per_character
 
-__all__ = ["Unusable", "label_of", "spans_key", "spans_of", "string_of", "tokens_of"]
+__all__ = ["Unusable", "is_labels", "label_of", "labels_of", "spans_key", "spans_of", "split_labels", "string_of", "tokens_of"]
 
 SPAN_KEYS = ("label", "labels", "entities", "spans", "entity_list", "ner_tags", "tags")
+LABEL_LIST_KEYS = ("label", "labels", "tags", "categories", "category", "topics", "intents", "标签", "类别")
+LABEL_MARKS = ("|", ";", "；", ",", "，", "、")
 TOKEN_KEYS = ("tokens", "words", "chars")
 Found = tuple[int, int, str, str | None]
 """(start, end, label, surface if the shape tells it)."""
@@ -52,6 +55,30 @@ def label_of(value: object) -> str | None:
     if len(items) > 1:
         raise Unusable("several-labels")
     return label_of(items[0]) if items else None
+
+
+def is_labels(key: str, value: object) -> bool:
+    """Whether ``value`` under ``key`` is a list of labels, of any number but one."""
+    items = _list(value)
+    return items is not None and len(items) != 1 and key.casefold() in LABEL_LIST_KEYS and all(isinstance(item, (str, int)) for item in items)
+
+
+def labels_of(value: object) -> str | None:
+    """The labels in ``value``, each with ``LABELS`` before it; a string as it is, for ``split_labels``."""
+    items = _list(value)
+    if items is None:
+        return string_of(value)
+    return LABELS + LABELS.join(name.strip() for name in map(label_of, items) if name)
+
+
+def split_labels(text: str) -> str:
+    """The labels of one cell, sorted and joined by ``LABELS``; they stand between the first of ``LABEL_MARKS`` that occurs.
+
+    >>> split_labels("物流|售后").split(LABELS), split_labels("")
+    (['售后', '物流'], '')
+    """
+    mark = LABELS if text.startswith(LABELS) else next((m for m in LABEL_MARKS if m in text), LABELS)
+    return LABELS.join(sorted({part.strip() for part in text.split(mark) if part.strip()}))
 
 
 def tokens_of(row: dict[str, Any], key: str) -> list[str] | None:

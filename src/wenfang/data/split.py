@@ -63,7 +63,7 @@ def _kept_together(examples: Examples, answers: Sequence[str], near_threshold: f
     Texts from one template chain into a single near cluster, which would leave nothing to divide: a near cluster above
     ``CHAIN_SHARE`` of its class is divided again by equal texts and groups alone.
     """
-    members = _members(clusters(examples.texts, threshold=near_threshold, groups=examples.groups, seed=seed).tolist())
+    members = _members(clusters(examples.questions(), threshold=near_threshold, groups=examples.groups, seed=seed).tolist())
     if near_threshold > 1:
         return members
     sizes = Counter(answers)
@@ -71,7 +71,7 @@ def _kept_together(examples: Examples, answers: Sequence[str], near_threshold: f
     if not chains:
         return members
     chained = {r for rows in chains for r in rows}
-    equal = clusters(examples.texts, threshold=2.0, groups=examples.groups, seed=seed).tolist()
+    equal = clusters(examples.questions(), threshold=2.0, groups=examples.groups, seed=seed).tolist()
     return [rows for rows in members if rows[0] not in chained] + _members([equal[r] if r in chained else -1 for r in range(len(examples))])
 
 

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .codepoints import SCRIPTS, points_of, scripts_of_rows
+from .imported import LABELS
 
 __all__ = ["Duplicates", "Tally", "same_id"]
 
@@ -67,9 +68,10 @@ class Tally:
         self._runs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
 
     def add(self, frame: pl.DataFrame, lines: NDArray[np.int64]) -> None:
-        """Count usable rows: ``text``, ``label`` or ``spans``, perhaps ``id``."""
+        """Count usable rows: ``text``, perhaps ``text_b``, the answer, perhaps ``id``."""
         text = frame["text"]
-        self._hashes.append(text.hash(17).to_numpy())
+        asked = text if "text_b" not in frame.columns else frame.select(pl.concat_str("text", "text_b", separator="\x1f"))["text"]
+        self._hashes.append(asked.hash(17).to_numpy())
         self._label_codes.append(self._codes_of(frame))
         if "id" in frame.columns:
             self._ids.append(frame["id"].hash(17).to_numpy())
@@ -94,6 +96,10 @@ class Tally:
         self.replacement_rows += len(np.unique(np.searchsorted(np.cumsum(lengths), places, side="right")))
 
     def _codes_of(self, frame: pl.DataFrame) -> NDArray[np.uint32]:
+        if "target" in frame.columns:
+            return frame["target"].hash(17).to_numpy().astype(np.uint32)
+        if "label" not in frame.columns and "spans" not in frame.columns:
+            return np.zeros(frame.height, np.uint32)
         if "label" not in frame.columns:
             spans = frame["spans"]
             counts = spans.explode(empty_as_null=False).struct.field("label").value_counts()
@@ -101,7 +107,8 @@ class Tally:
             return spans.hash(17).to_numpy().astype(np.uint32)
         counts = frame["label"].value_counts(name="n")
         found: dict[str, int] = dict(zip(counts["label"].to_list(), counts["n"].to_list(), strict=True))
-        self.labels.update(found)
+        for labels, n in found.items():
+            self.labels.update(dict.fromkeys(filter(None, labels.split(LABELS)) if LABELS in labels or not labels else [labels], n))
         for label in sorted(found):
             self.codes.setdefault(label, len(self.codes))
         return frame["label"].replace_strict(self.codes, return_dtype=pl.UInt32).to_numpy()

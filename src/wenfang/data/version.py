@@ -11,7 +11,7 @@ from wenfang.core.examples import Examples, Span
 from wenfang.core.ports import Blobs, Progress
 from wenfang.core.registry import nearest
 
-from .imported import LONG_AT, Imported
+from .imported import LABELS, LONG_AT, Imported
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,18 +64,30 @@ def _pieces(document: dict[str, Any], blobs: Blobs, split: str | None) -> Iterat
                 frame = pl.read_parquet(BytesIO(blobs.get(part["blob"])))
                 if frame.height != part["rows"]:
                     raise Broken("dataset.part-damaged", blob=part["blob"], rows=frame.height, expected_rows=part["rows"])
-                yield _examples(frame, document["task"], name)
+                yield _examples(frame, document, name)
 
 
-def _examples(frame: pl.DataFrame, task: Any, split: str) -> Examples:
-    columns = frame.columns
+def _examples(frame: pl.DataFrame, document: dict[str, Any], split: str) -> Examples:
+    columns, task = frame.columns, document["task"]
     ids = frame["id"].to_list() if "id" in columns else [f"{split}:{line}" for line in frame["line"].to_list()]
-    groups = frame["group"].to_list() if "group" in columns else []
-    texts = frame["text"].to_list()
-    if task == "classification":
-        return Examples(task, texts, frame["label"].to_list(), [], ids, groups)
-    rows = frame["spans"].to_list()
-    return Examples(task, texts, [], [tuple(Span(s["start"], s["end"], s["label"]) for s in row) for row in rows], ids, groups)
+    plain = {name: frame[column].to_list() if column in columns else [] for name, column in (("texts", "text"), ("texts_b", "text_b"), ("groups", "group"), ("targets", "target"))}
+    weights = [float(w) for w in frame["weight"].to_list()] if "weight" in columns else []
+    return Examples(task, ids=ids, weights=weights, **plain, **_answers(frame, document))
+
+
+def _answers(frame: pl.DataFrame, document: dict[str, Any]) -> dict[str, Any]:
+    """The columns of labels, grades, label sets or spans."""
+    if "spans" in frame.columns:
+        return {"spans": [tuple(Span(s["start"], s["end"], s["label"]) for s in row) for row in frame["spans"].to_list()]}
+    if "label" not in frame.columns:
+        return {}
+    labels: list[str] = frame["label"].to_list()
+    if document["task"] == "multilabel":
+        return {"label_sets": [tuple(row.split(LABELS)) if row else () for row in labels]}
+    if scale := document.get("grade_scale"):
+        low, high = scale
+        return {"grades": [min(1.0, max(0.0, (float(label) - low) / (high - low))) for label in labels]}
+    return {"labels": labels}
 
 
 def save_splits(splits: Mapping[str, Examples], *, blobs: Blobs, progress: Progress) -> Imported:
@@ -101,7 +113,7 @@ def save_splits(splits: Mapping[str, Examples], *, blobs: Blobs, progress: Progr
     progress.stage("check", total=len(made))
     document, warnings = build_card(made, blobs)
     progress.advance(len(made))
-    return keep_version(made, document, warnings, {}, blobs)
+    return keep_version(made, document, warnings, {}, blobs, scale=(0.0, 1.0) if made[0].graded else None)
 
 
 def _keep(name: str, examples: Examples, blobs: Blobs, progress: Progress) -> Any:
@@ -113,17 +125,14 @@ def _keep(name: str, examples: Examples, blobs: Blobs, progress: Progress) -> An
     from .parts import PartWriter
     from .tally import Tally
 
-    answer = "label" if examples.task == "classification" else "spans"
-    hashed = tuple(c for c in ("id" if examples.ids else "", "text", answer, "group" if examples.groups else "") if c)
+    hashed = tuple(_columns_of(examples.take([0])))
     writer = PartWriter(blobs, hashed)
     source: dict[str, Any] = {"file": "", "format": "examples", "encoding": "", "sha256": "", "columns": {}}
-    split = Split(name, examples.task, source, {}, Tally(LONG_AT), suffix_differs=False)
+    split = Split(name, examples.task, source, {}, Tally(LONG_AT), suffix_differs=False, graded=bool(examples.grades))
     line = 1
     for piece in examples.batches(BATCH):
-        columns: dict[str, list[Any]] = {"text": piece.texts, answer: piece.labels if answer == "label" else [[(s.start, s.end, s.label) for s in row] for row in piece.spans]}
-        columns |= {k: v for k, v in (("id", piece.ids), ("group", piece.groups)) if v}
         lines = np.arange(line, line + len(piece), dtype=np.int64)
-        frame = frame_of(columns)
+        frame = frame_of(_columns_of(piece))
         split.tally.add(frame, lines)
         writer.add(frame.with_columns(pl.Series("line", lines)))
         progress.advance(len(piece))
@@ -131,3 +140,16 @@ def _keep(name: str, examples: Examples, blobs: Blobs, progress: Progress) -> An
     split.digests = writer.finish()
     split.parts, split.columns = writer.parts, [*hashed, "line"]
     return split
+
+
+def _columns_of(examples: Examples) -> dict[str, list[Any]]:
+    """The canonical columns of ``examples``, in the order they are hashed in."""
+    columns: dict[str, list[Any]] = {"id": examples.ids, "text": examples.texts, "text_b": examples.texts_b}
+    if examples.task == "tagging":
+        columns["spans"] = [[(s.start, s.end, s.label) for s in row] for row in examples.spans]
+    elif examples.task == "multilabel":
+        columns["label"] = [LABELS.join(row) for row in examples.label_sets]
+    else:
+        columns["label"] = examples.labels or [repr(g) for g in examples.grades]
+    columns |= {"target": examples.targets, "group": examples.groups, "weight": [repr(w) for w in examples.weights]}
+    return {name: column for name, column in columns.items() if column}

@@ -31,6 +31,10 @@ class ImportDataset(Request):
     label: str | None = Field(None, description="column of the label; guessed unless given")
     id: str | None = Field(None, description="column of the example's id; must be unique")
     group: str | None = Field(None, description="column whose equal values stay on one side of a split")
+    text_b: str | None = Field(None, description="column of the second text of pairs; guessed unless given")
+    target: str | None = Field(None, description="column of the text that should be generated; guessed unless given")
+    weight: str | None = Field(None, description="column of how much each example counts in learning")
+    graded: bool | None = Field(None, description="labels of pairs are grades; guessed unless given")
     name: Name | None = Field(None, description="of the dataset; the file's name unless given")
     project: ProjectName = "default"
 
@@ -96,7 +100,20 @@ def import_version(studio: Studio, request: ImportDataset) -> Imported:
     files = {split: local_path(studio, reference, folder) for split, reference in given.items() if reference}
     if len(files) == 1:
         files = {"all": files["train"]}
-    got = import_splits(files, text=request.text, label=request.label, task=request.task, id=request.id, group=request.group, blobs=studio.blobs, progress=studio.progress)
+    got = import_splits(
+        files,
+        text=request.text,
+        label=request.label,
+        task=request.task,
+        id=request.id,
+        group=request.group,
+        text_b=request.text_b,
+        target=request.target,
+        weight=request.weight,
+        graded=request.graded,
+        blobs=studio.blobs,
+        progress=studio.progress,
+    )
     name = request.name or safe_name(next(iter(files.values())).name)
     dataset = studio.named(Dataset, request.project, name)
     if dataset is None:

@@ -47,7 +47,7 @@ class Parquet(Reader):
         self._flat = {f.name for f in schema if not pa.types.is_nested(f.type)}
         seen = look_objects(self._objects(file, schema.names, SAMPLE_ROWS), SAMPLE_ROWS)
         columns: list[str] = list(schema.names)
-        return Look(columns, {c: seen.sample.get(c, []) for c in columns}, spans=seen.spans)
+        return Look(columns, {c: seen.sample.get(c, []) for c in columns}, spans=seen.spans, lists=seen.lists, turns=seen.turns)
 
     def read(self, fields: Fields) -> Iterator[Batch]:
         """All row groups, ``ROWS`` rows at a time; a row's line is its number from 1."""
