@@ -113,7 +113,9 @@ def guess_fields(look: Look, *, file: str, named: Named, task: Task | None, earl
     guessed |= {role: name for role, name in found.items() if name is not None and getattr(named, role) is None}
     if task == "tagging":
         guessed.pop("label", None)
-    return Fields(id=named.id, group=named.group, weight=named.weight, task=task, **found), task, guessed
+    text = found.pop("text")
+    assert text is not None, "every task has a text"
+    return Fields(text, id=named.id, group=named.group, weight=named.weight, task=task, **found), task, guessed
 
 
 def _task(look: Look, named: Named) -> Task:
