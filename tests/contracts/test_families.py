@@ -1,16 +1,15 @@
 """What ``models/base.py`` promises, for every family and task there is: a new family is found by its file."""
 
-import random
 import subprocess
 import sys
 import threading
 import time
 
-import numpy as np
 import pytest
+from family_worlds import LABELLED, ODD, asked, check, labelled, odd, questions, same, share_right, world
 
 from wenfang.core.errors import Invalid
-from wenfang.core.examples import Examples, Span
+from wenfang.core.examples import Examples
 from wenfang.core.ports import Cancelled, Quiet
 from wenfang.models import Curve, DataShape, Model, families
 from wenfang.models.space import Choice
@@ -20,26 +19,9 @@ HEAVY = {
     "crf": {"iterations": 5},
 }  # fmt: skip
 """Small settings of the families whose defaults take long; an unknown family runs with its own."""
-TOLERANCE = {"majority": 0.0, "linear": 0.0, "crf": 0.0}
+TOLERANCE = {"majority": 0.0, "linear": 0.0, "crf": 0.0, "pairwise": 0.0}
 """Batch against single; anything that computes through ONNX may differ by rounding."""
 CASES = [(name, task) for name in families.names() for task in sorted(families.get(name).tasks)]
-ODD = {
-    "empty": "", "blank": " ", "tabs": "\t\n\r", "emoji": "好😀👨‍👩‍👧好", "full width": "ＡＢＣ１２３", "rare": "𠀀𪚥好", "nul": "\0好\0", "surrogate": "好\ud800", "other surrogate": "\udfff",
-    "long": "天地玄黄好宇宙洪荒" * 1112, "unknown": "zzz qqq", "highest": "\U0010ffff", "combining": "e\u0301好",
-}  # fmt: skip
-
-
-def world(task, n=120, seed=1):
-    """Two marks in noise: the class is the mark, the span is the mark with the character before it."""
-    rng = random.Random(seed)
-    texts, labels, spans = [], [], []
-    for i in range(n):
-        text = "".join(rng.choice("天地玄黄宇宙洪荒日月盈昃") for _ in range(rng.randint(2, 14)))
-        at = rng.randint(1, len(text))
-        labels.append("good" if i % 2 else "bad")
-        texts.append(text[:at] + "坏好"[i % 2] + text[at:])
-        spans.append((Span(at - 1, at + 1, labels[-1]),))
-    return Examples(task, texts, labels if task == "classification" else [], spans=spans if task == "tagging" else [])
 
 
 def make(name, task, seed=0):
@@ -53,16 +35,6 @@ def case(request):
     return name, task, make(name, task).fit(world(task), world(task, 40, 2))
 
 
-def close(a, b, tolerance):
-    if a.label != b.label and tolerance == 0.0:
-        return False
-    return a.spans == b.spans and abs((a.score or 0.0) - (b.score or 0.0)) <= tolerance and {k: round(v, 3) for k, v in (a.scores or {}).items()}.keys() == (b.scores or {}).keys()
-
-
-def same(left, right, tolerance):
-    return len(left) == len(right) and all(close(a, b, tolerance) for a, b in zip(left, right, strict=True))
-
-
 def saved(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder)
@@ -74,7 +46,7 @@ def test_it_is_a_family(case):
     assert isinstance(model, Model)
     assert (model.name, model.task) == (name, task)
     assert isinstance(model.cost_rank, int)
-    assert model.labels_ == ["bad", "good"]
+    assert model.labels_ == (["bad", "good"] if task in LABELLED else [])
     assert all(isinstance(k, str) and isinstance(v, str) for k, v in model.environment().items())
 
 
@@ -111,30 +83,20 @@ def test_hyper_parameters_refuse_the_unknown(case):
 def test_one_answer_a_text_in_order_with_known_labels(case):
     name, task, model = case
     texts = [*world(task, 60, 3).texts, *ODD.values()]
-    answers = model.predict(texts)
+    answers = asked(model, questions(task, texts))
     assert len(answers) == len(texts)
     for text, a in zip(texts, answers, strict=True):
-        assert 0.0 <= a.score <= 1.0
-        if task == "classification":
-            assert a.label in model.labels_
-            assert a.spans is None
-            assert a.scores is None
-        else:
-            assert a.label is None
-            ends = [0]
-            for s in a.spans:
-                assert ends[-1] <= s.start < s.end <= len(text)
-                assert s.label in model.labels_
-                ends.append(s.end)
-    turned = model.predict(texts[::-1])[::-1]
+        check(task, text, a, model.labels_)
+    order = list(range(len(texts)))[::-1]
+    turned = asked(model, questions(task, texts).take(order))[::-1]
     assert same(answers, turned, TOLERANCE.get(name, 1e-4))
 
 
 def test_batch_equals_single(case):
     name, task, model = case
-    texts = [*world(task, 70, 4).texts, *ODD.values()]
-    together = model.predict(texts, top_k=2)
-    alone = [model.predict([t], top_k=2)[0] for t in texts]
+    examples = questions(task, [*world(task, 70, 4).texts, *ODD.values()])
+    together = asked(model, examples, top_k=2)
+    alone = [asked(model, examples.take([i]), top_k=2)[0] for i in range(len(examples))]
     if TOLERANCE.get(name) == 0.0:
         assert together == alone
     assert same(together, alone, TOLERANCE.get(name, 1e-4))
@@ -142,21 +104,22 @@ def test_batch_equals_single(case):
 
 @pytest.mark.parametrize("kind", ODD)
 def test_any_text_is_accepted(case, kind):
-    _, _, model = case
-    assert len(model.predict([ODD[kind]])) == 1
+    _, task, model = case
+    assert len(asked(model, questions(task, [ODD[kind]]))) == 1
 
 
 def test_no_text_no_answer(case):
-    assert case[2].predict([]) == []
-    assert case[2].predict([], top_k=3) == []
+    _, task, model = case
+    assert asked(model, questions(task, [])) == []
+    assert asked(model, questions(task, []), top_k=3) == []
 
 
 def test_top_k_is_sorted_and_sums_to_one_at_most(case):
     _, task, model = case
-    if task != "classification":
-        pytest.skip("a path has no rivals")
+    if task not in {"classification", "matching"}:
+        pytest.skip("no labels that are rivals")
     for k in (2, 5):
-        for a in model.predict(world(task, 10, 5).texts, top_k=k):
+        for a in asked(model, world(task, 10, 5), top_k=k):
             values = list(a.scores.values())
             assert len(values) == min(k, 2)
             assert values == sorted(values, reverse=True)
@@ -167,43 +130,44 @@ def test_top_k_is_sorted_and_sums_to_one_at_most(case):
 def test_save_and_load_change_nothing(case, tmp_path):
     name, task, model = case
     again = saved(model, tmp_path / "m")
-    texts = [*world(task, 50, 6).texts, *ODD.values()]
-    assert same(again.predict(texts), model.predict(texts), TOLERANCE.get(name, 1e-4))
-    assert same(saved(again, tmp_path / "twice").predict(texts), again.predict(texts), 0.0)
+    examples = questions(task, [*world(task, 50, 6).texts, *ODD.values()])
+    assert same(asked(again, examples), asked(model, examples), TOLERANCE.get(name, 1e-4))
+    assert same(asked(saved(again, tmp_path / "twice"), examples), asked(again, examples), 0.0)
     assert not [p for p in (tmp_path / "m").rglob("*") if p.suffix in {".pkl", ".pickle", ".joblib", ".pt", ".bin"}]
 
 
 def test_equal_seed_equal_model(case, tmp_path):
     name, task, model = case
     again = make(name, task).fit(world(task), world(task, 40, 2))
-    texts = world(task, 50, 7).texts
-    assert again.predict(texts) == model.predict(texts)
+    fresh = world(task, 50, 7)
+    assert asked(again, fresh) == asked(model, fresh)
 
 
 def test_predict_changes_nothing(case, tmp_path):
     _, task, model = case
-    texts = world(task, 30, 8).texts
-    before = model.predict(texts)
+    fresh = world(task, 30, 8)
+    before = asked(model, fresh)
     files = {}
     for turn in ("before", "after"):
         folder = tmp_path / turn
         folder.mkdir()
         model.save(folder)
         files[turn] = {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-        model.predict([*ODD.values(), *texts])
+        asked(model, odd(task))
+        asked(model, fresh)
     assert files["before"] == files["after"]
-    assert model.predict(texts) == before
+    assert asked(model, fresh) == before
 
 
 def test_two_threads_may_predict(case):
     _, task, model = case
-    texts = world(task, 64, 9).texts
-    expected = model.predict(texts)
+    fresh = world(task, 64, 9)
+    expected = asked(model, fresh)
     answers = [None, None]
 
     def work(i):
         for _ in range(5):
-            answers[i] = model.predict(texts)
+            answers[i] = asked(model, fresh)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
     for t in threads:
@@ -218,16 +182,17 @@ def test_loading_and_predicting_need_no_training_library(case, tmp_path):
     saved(model, tmp_path / "m")
     code = (
         "import sys, pathlib; from wenfang.models import families; f = families.get(sys.argv[1]);"
-        "m = f.load(pathlib.Path(sys.argv[2]), task=sys.argv[3], hyper=f.Hyper.model_validate_json(sys.argv[4]), labels=['bad', 'good']);"
+        "m = f.load(pathlib.Path(sys.argv[2]), task=sys.argv[3], hyper=f.Hyper.model_validate_json(sys.argv[4]), labels=sys.argv[5].split());"
+        "half = len(sys.argv[6:]) // 2; one, two = sys.argv[6 : 6 + half], sys.argv[6 + half :];"
         "heavy = ('torch', 'sklearn', 'transformers', 'scipy', 'numba'); print([h for h in heavy if h in sys.modules]);"
         "sys.modules['numba'] = None; sys.modules['scipy'] = None; sys.modules['torch'] = None;"
         "import importlib.util; found = importlib.util.find_spec; importlib.util.find_spec = lambda n, p=None: None if n == 'numba' else found(n, p);"
-        "print([repr(o) for o in m.predict(sys.argv[5:])] == sys.stdin.read().splitlines() or 'different')"
+        "print([repr(o) for o in (m.match(one, two) if m.task == 'matching' else m.predict(one))] == sys.stdin.read().splitlines() or 'different')"
     )
-    texts = world(task, 20, 10).texts
-    expected = "\n".join(map(repr, saved(model, tmp_path / "n").predict(texts)))
+    fresh = world(task, 20, 10)
+    expected = "\n".join(map(repr, asked(saved(model, tmp_path / "n"), fresh)))
     ran = subprocess.run(
-        [sys.executable, "-c", code, name, str(tmp_path / "m"), task, model.hyper.model_dump_json(), *texts],
+        [sys.executable, "-c", code, name, str(tmp_path / "m"), task, model.hyper.model_dump_json(), " ".join(model.labels_), *fresh.texts, *(fresh.texts_b or fresh.texts)],
         input=expected,
         capture_output=True,
         text=True,
@@ -241,27 +206,25 @@ def test_too_little_to_learn_from(case):
     name, task, _ = case
     with pytest.raises(Invalid, match=r"model\.no-examples"):
         make(name, task).fit(Examples(task, []))
-    one = Examples(task, ["天", "地"], ["a", "a"] if task == "classification" else [], spans=[(), ()] if task == "tagging" else [])
+    if task not in LABELLED:
+        return
     with pytest.raises(Invalid, match=r"model\.too-few-labels"):
-        make(name, task).fit(one)
+        make(name, task).fit(labelled(task, ["", ""], ["a", "a"]))
 
 
 def test_a_handful_of_examples_is_enough(case):
     name, task, _ = case
-    few = Examples(task, ["天好", "", "地坏"], ["a", "b", "b"] if task == "classification" else [], spans=[(Span(0, 2, "x"),), (), ()] if task == "tagging" else [])
-    model = make(name, task).fit(few)
-    assert len(model.predict(few.texts)) == 3
+    few = labelled(task, ["天好", "", "地坏"], ["a", "b", "b"])
+    assert len(asked(make(name, task).fit(few), few)) == 3
 
 
 def test_odd_labels_and_texts_are_learned_from(case):
     name, task, _ = case
     texts = [*ODD.values()] * 3
     labels = [("标 签", "😀", "a\tb")[i % 3] for i in range(len(texts))]
-    spans = [(Span(0, 1, label),) if text else () for text, label in zip(texts, labels, strict=True)]
-    short = [t[:500] for t in texts]
-    model = make(name, task).fit(Examples(task, short, labels if task == "classification" else [], spans=spans if task == "tagging" else []))
-    assert model.labels_ == sorted(set(labels))
-    assert len(model.predict(texts)) == len(texts)
+    model = make(name, task).fit(labelled(task, [t[:500] for t in texts], labels))
+    assert model.labels_ == (sorted(set(labels)) if task in LABELLED else [])
+    assert len(asked(model, questions(task, texts))) == len(texts)
 
 
 def test_no_time_left_still_gives_a_model(case):
@@ -269,7 +232,7 @@ def test_no_time_left_still_gives_a_model(case):
     started = time.monotonic()
     model = make(name, task).fit(world(task), world(task, 40, 2), Curve(deadline=time.monotonic() - 1))
     assert time.monotonic() - started < 30
-    assert len(model.predict(["天好"])) == 1
+    assert len(asked(model, questions(task, ["天好"]))) == 1
 
 
 def test_a_cancelled_fit_stops(case):
@@ -288,14 +251,10 @@ def test_a_cancelled_fit_stops(case):
 def test_refit_takes_no_valid(case):
     name, task, model = case
     again = families.get(name)(model.refit_hyper(), task=task).fit(world(task) + world(task, 40, 2))
-    assert same(again.predict(["天好"]), again.predict(["天好"]), 0.0)
+    assert same(asked(again, questions(task, ["天好"])), asked(again, questions(task, ["天好"])), 0.0)
 
 
 def test_it_beats_the_floor_or_is_the_floor(case):
     name, task, model = case
-    fresh = world(task, 100, 11)
-    answers = model.predict(fresh.texts)
-    right = np.mean(
-        [a.label == y for a, y in zip(answers, fresh.labels, strict=True)] if task == "classification" else [a.spans == s for a, s in zip(answers, fresh.spans, strict=True)]
-    )
+    right = share_right(task, model, world(task, 100, 11))
     assert right <= 0.5 if name == "majority" else right > 0.5
