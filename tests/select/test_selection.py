@@ -54,7 +54,7 @@ def test_the_better_family_wins_is_refitted_and_tested(tmp_path):
     assert outcome.document["final"]["leaks"]["without"]["n"] == 297
     assert outcome.document["final"]["paired"]["runner_up"] == "fair-1"
     assert outcome.document["final"]["paired"]["p"] < 0.01
-    assert watcher.stages == ["fit", "refit", "measure", "test", "report"]
+    assert watcher.stages == ["fit", "refit", "measure", "test", "robustness", "report"]
     json.dumps(outcome.document)
     json.dumps(outcome.verdict)
 

@@ -23,6 +23,8 @@ from wenfang.stats.paired import compare
 from .choose import Choice
 from .evaluate import Evaluation, evaluate, predict_all
 from .latency import Latency, measure_again, size_of
+from .robustness.checking import Checked
+from .scrutiny import Scrutiny, check_bundle, look_closer
 from .search import Search
 from .trial import Run, card_of, reason_of
 from .verdict import Sentence
@@ -31,6 +33,9 @@ __all__ = ["Final", "finish"]
 
 OVERTIME = 1.10
 """The refit may end at this share of the budget; what follows is short."""
+CHECKING = (0.01, 0.04)
+"""The robustness tests get at least and at most this share of the budget; what is left of it lies between."""
+CHECKING_MOST_S = 60.0
 BUSY = 2.0
 """Load per core above which the reader is told."""
 
@@ -49,6 +54,7 @@ class Final:
     leaks: dict[str, Any] | None = None
     sentences: list[Sentence] = field(default_factory=list[Sentence])
     refit: dict[str, Any] = field(default_factory=dict[str, Any])
+    scrutiny: Scrutiny = field(default_factory=Scrutiny)
 
     @property
     def test(self) -> dict[str, float]:
@@ -59,7 +65,7 @@ class Final:
         """As plain values."""
         return {
             "run": self.run, "refitted": self.refitted, "refit": self.refit, "latency": asdict(self.latency), "size_bytes": self.size_bytes, "test": self.test,
-            "evaluation": self.evaluation.document(), "paired": self.paired, "leaks": self.leaks,
+            "evaluation": self.evaluation.document(), "paired": self.paired, "leaks": self.leaks, **self.scrutiny.document(),
         }  # fmt: skip
 
 
@@ -73,7 +79,8 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
     assert latency is not None
     assert size_bytes is not None
     search.progress.stage("test", 1 + (choice.runner_up is not None), "models")
-    evaluation = evaluate(_answers(search, "test-final", bundle, test), test, seed=search.plan.seed)
+    answers = _answers(search, "test-final", bundle, test)
+    evaluation = evaluate(answers, test, seed=search.plan.seed)
     search.progress.advance(1, test=evaluation.score)
     final = Final(bundle, run.name, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
     final.sentences.append((refit["key"], refit["fields"]))
@@ -86,7 +93,22 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
         search.progress.advance(1)
     if len(leaked_test_rows):
         final.leaks = _without(evaluation, leaked_test_rows, search.plan.seed)
+    _scrutinise(search, final, answers, test)
     return final
+
+
+def _scrutinise(search: Search, final: Final, answers: Sequence[Output], test: Examples) -> None:
+    """The closer look; robustness tests are asked once, also across a restart."""
+    plan, journal = search.plan, search.journal
+    valid = evaluate(journal.answers(final.run), search.valid, resamples=10)
+    final.scrutiny = look_closer(final.evaluation, answers, test, train=search.train, valid=valid, latency=final.latency, checks=plan.checks, seed=plan.seed)
+    done = [e for e in journal.find("robustness") if e["bundle"] == final.bundle.name]
+    if not done:
+        limit_s = min(CHECKING_MOST_S, max(CHECKING[0] * plan.budget_s, min(CHECKING[1] * plan.budget_s, plan.budget_s - journal.spent_s())))
+        found = check_bundle(search.ports.host, final.bundle, test, answers, train=search.train, checks=plan.checks, limit_s=limit_s, seed=plan.seed, progress=search.progress)
+        journal.add("robustness", bundle=final.bundle.name, tests=[asdict(c) for c in found])
+        done = journal.find("robustness")
+    final.scrutiny.robustness = [Checked(**test) for test in done[-1]["tests"]]
 
 
 def _refit(search: Search, run: Run, family: type[Model]) -> dict[str, Any]:

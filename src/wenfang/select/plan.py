@@ -12,6 +12,7 @@ from wenfang.core.errors import Invalid
 from wenfang.core.ports import Progress, Quiet, ReplicaHost
 from wenfang.models.base import DataShape, Model
 
+from .checks import Checks
 from .choose import Limits
 from .earlier import Recipe
 from .trial import Fit, WriteBundle, fit_here
@@ -35,6 +36,8 @@ class Plan:
     """Fits at once; latency is always measured with none."""
     earlier: Sequence[Recipe] = ()
     """Recipes that did well on data like these, best first."""
+    checks: Checks = field(default_factory=Checks)
+    """What is looked at beside the score."""
 
     def __post_init__(self) -> None:
         """Raises Invalid: `select.unknown-objective`."""
@@ -55,7 +58,7 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         """What makes two requests the same, as plain values."""
-        return {"budget_s": self.budget_s, "objectives": list(self.objectives), "seed": self.seed, "parallel": self.parallel}
+        return {"budget_s": self.budget_s, "objectives": list(self.objectives), "seed": self.seed, "parallel": self.parallel, "checks": self.checks.digest}
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _environment() -> dict[str, Any]:
 def _document(search: Search, found: list[Found], candidates: list[Candidate], choice: Choice, final: Final, *, limits: Limits, test: Examples) -> dict[str, Any]:
     valid = {f.run.name: f.evaluation.headline() for f in found}
     by_name = {f.run.name: f for f in found}
-    sentences = [*choice_sentences(choice, candidates, valid), *final.sentences, *test_sentences(final.test, final.paired, final.leaks)]
+    sentences = [*choice_sentences(choice, candidates, valid), *final.sentences, *test_sentences(final.test, final.paired, final.leaks), *final.scrutiny.sentences()]
     rows = [
         {
             "name": c.name, "family": c.family, "params": by_name[c.name].run.params, "valid": valid[c.name], "macro_f1": by_name[c.name].run.metrics.get("macro_f1"), "latency_ms": {"p50": c.latency["p50_ms"], "p99": c.p99_ms},
