@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from wenfang.core.conversation import Generation
@@ -159,6 +161,21 @@ class Model(ABC):
             Unsupported: `model.no-pairs`.
         """
         raise Unsupported("model.no-pairs", family=self.name, task=self.task)
+
+    def probabilities(self, texts: Sequence[str], texts_b: Sequence[str] = ()) -> npt.NDArray[np.float32]:
+        """Probability of every label, shape (B, L) in the order of ``labels_``; of tasks with labels. Families may have a shorter way than ``predict``.
+
+        Args:
+            texts: B strings.
+            texts_b: B strings for pairs, else none.
+        """
+        names = {label: i for i, label in enumerate(self.labels_)}
+        outputs = self.match(texts, texts_b, top_k=len(names)) if texts_b else self.predict(texts, top_k=len(names))
+        found = np.zeros((len(texts), len(names)), np.float32)
+        for row, output in enumerate(outputs):
+            for label, p in (output.scores or ({output.label: output.score or 0.0} if output.label is not None else {})).items():
+                found[row, names[label]] = p
+        return found
 
     def generate(self, texts: Sequence[str], options: Sequence[Generation], *, emit: Emit | None = None) -> list[Output]:  # noqa: ARG002 for those that can
         """One generated text for each; families of the tasks ``generation`` and ``chat`` have it. ``predict`` asks with default options.

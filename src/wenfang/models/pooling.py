@@ -1,0 +1,189 @@
+"""Several opinions become one: weights of probabilities and of spans, chosen on examples none of the members learned from.
+
+Knows nothing of models: arrays and spans in, arrays and spans out. Choosing needs scipy, pooling numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wenfang.core.examples import Output, Span
+
+__all__ = ["Pool", "choose_pool", "choose_votes", "pooled", "voted"]
+
+Floats = npt.NDArray[np.floating]
+_FLOOR = 1e-6
+"""No member may be so sure that the others cannot be heard."""
+_PULL = 0.02
+"""How strongly weights are held near equal shares, for each example: few examples should not tear them apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """How M members are heard.
+
+    ``geometric``: softmax of the weighted sum of log-probabilities and a bias for each label (weights sum to a temperature of their own);
+    otherwise the weighted mean.
+    """
+
+    weights: tuple[float, ...]
+    geometric: bool = False
+    bias: tuple[float, ...] = field(default=())
+
+
+def pooled(opinions: Floats, pool: Pool) -> Floats:
+    """One distribution for each example.
+
+    Args:
+        opinions: (M, B, L) probabilities.
+        pool: how.
+
+    Returns:
+        (B, L) float32, rows sum to 1 (or to the mean of what the members' rows sum to).
+    """
+    weights = np.asarray(pool.weights, np.float64)
+    if not pool.geometric:
+        return np.tensordot(weights / weights.sum(), opinions, axes=1).astype(np.float32)
+    score = np.tensordot(weights, np.log(np.maximum(opinions, _FLOOR)), axes=1) + (np.asarray(pool.bias) if pool.bias else 0.0)
+    exp = np.exp(score - score.max(axis=1, keepdims=True))
+    return (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def choose_pool(opinions: Floats, truth: npt.NDArray[np.int64], *, stacking: bool) -> Pool:
+    """The pool that makes the right labels most likely; equal shares where that is no better.
+
+    Args:
+        opinions: (M, n, L) probabilities of examples that no member learned from.
+        truth: (n,) right labels.
+        stacking: a geometric pool with a bias for each label; otherwise weights of a mean.
+
+    Source: Wolpert 1992 (stacking); Hinton 2002, section 1 (products of experts).
+    """
+    from scipy.optimize import minimize  # pyright: ignore[reportUnknownVariableType] scipy has no type stubs
+
+    M, n, L = opinions.shape
+    equal = Pool((1.0 / M,) * M)
+    if n < 20 or M == 1:
+        return equal
+    if not stacking:
+        return Pool(_mixture(opinions[:, np.arange(n), truth]))
+    logs = np.log(np.maximum(opinions, _FLOOR)).astype(np.float64)
+    hot = np.zeros((n, L))
+    hot[np.arange(n), truth] = 1.0
+
+    def loss(x: Floats) -> tuple[float, Floats]:
+        weights, bias = x[:M], x[M:]
+        score = np.tensordot(weights, logs, axes=1) + bias
+        score -= score.max(axis=1, keepdims=True)
+        exp = np.exp(score)
+        p = exp / exp.sum(axis=1, keepdims=True)
+        off = p - hot
+        value = -float(np.log(np.maximum(p[np.arange(n), truth], 1e-300)).mean()) + _PULL * float(((weights - 1.0 / M) ** 2).sum() + (bias**2).sum())
+        pull = 2 * _PULL * np.concatenate([weights - 1.0 / M, bias])
+        return value, np.concatenate([np.einsum("mnl,nl->m", logs, off) / n, off.sum(axis=0) / n]) + pull
+
+    start = np.concatenate([np.full(M, 1.0 / M), np.zeros(L)])
+    optimise: Any = minimize
+    found: npt.NDArray[np.float64] = optimise(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 10.0)] * M + [(-5.0, 5.0)] * L).x
+    weights, bias = found[:M], found[M:]
+    if not weights.any():
+        return equal
+    learned = Pool(tuple(round(float(w), 4) for w in weights), geometric=True, bias=tuple(round(float(b), 4) for b in bias))
+    plain = Pool((1.0 / M,) * M, geometric=True)
+    right = [float((pooled(opinions, p).argmax(axis=1) == truth).mean()) for p in (plain, learned)]
+    return learned if right[1] >= right[0] else plain
+
+
+def _mixture(likelihoods: Floats) -> tuple[float, ...]:
+    """Weights of a mixture of fixed parts by expectation-maximisation; (M, n) probabilities of what happened."""
+    M = len(likelihoods)
+    weights = np.full(M, 1.0 / M)
+    parts = np.maximum(likelihoods, _FLOOR).astype(np.float64)
+    for _ in range(200):
+        shares = weights[:, None] * parts
+        new = (shares / shares.sum(axis=0)).mean(axis=1)
+        new = (new + _PULL / M) / (1 + _PULL)
+        if np.abs(new - weights).max() < 1e-5:
+            break
+        weights = new
+    return tuple(round(float(w), 4) for w in weights)
+
+
+def voted(answers: Sequence[Sequence[Output]], weights: Sequence[float], threshold: float) -> list[Output]:
+    """The spans that most members stand for, each answer by itself.
+
+    A span's support is the weighted mean of the probabilities its members give it. Among spans that overlap, those are taken whose
+    support above ``threshold`` is largest in sum.
+
+    Args:
+        answers: M members' answers to the same B texts.
+        weights: M.
+        threshold: support that a span needs.
+    """
+    total = sum(weights)
+    merged: list[Output] = []
+    for row in zip(*answers, strict=True):
+        support: dict[Span, float] = {}
+        for output, weight in zip(row, weights, strict=True):
+            spans = output.spans or ()
+            sure = output.span_scores or (1.0,) * len(spans)
+            for span, p in zip(spans, sure, strict=True):
+                support[span] = support.get(span, 0.0) + weight * p / total
+        taken = _apart({span: p for span, p in support.items() if p > threshold}, threshold)
+        scores = tuple(min(1.0, support[span]) for span in taken)
+        merged.append(Output(spans=tuple(taken), score=float(np.prod(scores)) if scores else 1.0, span_scores=scores))
+    return merged
+
+
+def _apart(support: dict[Span, float], threshold: float) -> list[Span]:
+    """The spans that do not overlap and gain most: weighted interval scheduling."""
+    ordered = sorted(support, key=lambda s: (s.end, s.start))
+    ends = [s.end for s in ordered]
+    gains = [0.0]
+    back: list[int] = []
+    for i, span in enumerate(ordered):
+        before = int(np.searchsorted(ends[:i], span.start, side="right"))
+        with_it = gains[before] + support[span] - threshold
+        back.append(before if with_it > gains[i] else -1)
+        gains.append(max(gains[i], with_it))
+    taken: list[Span] = []
+    i = len(ordered)
+    while i:
+        if back[i - 1] >= 0:
+            taken.append(ordered[i - 1])
+            i = back[i - 1]
+        else:
+            i -= 1
+    return taken[::-1]
+
+
+def choose_votes(answers: Sequence[Sequence[Output]], truth: Sequence[Sequence[Span]]) -> tuple[tuple[float, ...], float]:
+    """Weights and threshold with the best span F1, found by changing one at a time.
+
+    Args:
+        answers: M members' answers to n texts none of them learned from.
+        truth: n right answers.
+    """
+    from .spans import span_f1
+
+    def score(weights: Sequence[float], threshold: float) -> float:
+        return span_f1([o.spans or () for o in voted(answers, weights, threshold)], truth)
+
+    weights, threshold = [1.0] * len(answers), 0.5
+    best = score(weights, threshold)
+    for _ in range(2):
+        for t in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55):
+            if (found := score(weights, t)) > best:
+                best, threshold = found, t
+        for i in range(len(weights)):
+            for w in (0.25, 0.5, 1.0, 1.5, 2.0):
+                tried = [*weights[:i], w, *weights[i + 1 :]]
+                if (found := score(tried, threshold)) > best:
+                    best, weights = found, tried
+    total = sum(weights)
+    return tuple(round(w / total, 4) for w in weights), threshold

@@ -1,0 +1,104 @@
+"""Members that answer together: how they are weighed, and that it helps."""
+
+import numpy as np
+import pytest
+
+from wenfang.core.errors import Broken, Invalid
+from wenfang.core.examples import Examples, Output, Span
+from wenfang.models import families
+from wenfang.models.families.ensemble import Ensemble, EnsembleHyper, Member
+from wenfang.models.pooling import Pool, choose_pool, choose_votes, pooled, voted
+
+
+def opinions(truth, sure, seed):
+    """Probabilities of a member that is right with the odds of ``sure``."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(truth), 3)) + sure * np.eye(3)[truth]
+    exp = np.exp(logits)
+    return exp / exp.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("stacking", [True, False])
+def test_a_better_member_is_heard_more_and_a_useless_one_hardly(stacking):
+    truth = np.random.default_rng(0).integers(0, 3, 600)
+    members = np.stack([opinions(truth, 2.5, 1), opinions(truth, 2.0, 2), opinions(truth, 0.0, 3)])
+    pool = choose_pool(members, truth, stacking=stacking)
+    assert pool.weights[0] > pool.weights[1] > pool.weights[2]
+    fresh = np.random.default_rng(9).integers(0, 3, 600)
+    new = np.stack([opinions(fresh, 2.5, 4), opinions(fresh, 2.0, 5), opinions(fresh, 0.0, 6)])
+    together = pooled(new, pool)
+    assert together.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert (together.argmax(1) == fresh).mean() > (new[0].argmax(1) == fresh).mean() + 0.01
+
+
+def test_few_examples_give_equal_shares():
+    truth = np.array([0, 1, 2])
+    assert choose_pool(np.stack([opinions(truth, 5, 1), opinions(truth, 0, 2)]), truth, stacking=True) == Pool((0.5, 0.5))
+
+
+def test_a_bias_mends_labels_that_every_member_overlooks():
+    truth = np.random.default_rng(0).integers(0, 3, 900)
+    shy = [opinions(truth, 1.5, s) * [1.0, 1.0, 0.2] for s in (1, 2)]
+    pool = choose_pool(np.stack([p / p.sum(axis=1, keepdims=True) for p in shy]), truth, stacking=True)
+    assert pool.geometric
+    assert pool.bias[2] > max(pool.bias[:2]) + 0.3
+
+
+A, B, C = Span(0, 2, "X"), Span(1, 3, "X"), Span(3, 4, "Y")
+
+
+def test_votes_need_support_and_do_not_overlap():
+    answers = [[Output(spans=(A, C), span_scores=(0.9, 0.6))], [Output(spans=(A,), span_scores=(0.8,))], [Output(spans=(B,), span_scores=(1.0,))]]
+    assert voted(answers, [1, 1, 1], 0.5)[0].spans == (A,)
+    assert voted(answers, [1, 1, 1], 0.5)[0].span_scores == pytest.approx((1.7 / 3,))
+    assert voted(answers, [1, 1, 1], 0.1)[0].spans == (A, C)
+    assert voted(answers, [1, 1, 9], 0.5)[0].spans == (B,)
+    assert voted([[Output(spans=())]], [1], 0.5)[0] == Output(spans=(), score=1.0, span_scores=())
+
+
+def test_the_best_chain_of_overlapping_spans_wins():
+    spans = [Span(0, 3, "X"), Span(2, 5, "X"), Span(4, 6, "X")]
+    assert voted([[Output(spans=(spans[0], spans[2]), span_scores=(0.6, 0.6))], [Output(spans=(spans[1],), span_scores=(0.9,))]], [1, 1], 0.1)[0].spans == (spans[0], spans[2])
+
+
+def test_votes_are_chosen_by_span_f1():
+    truth = [(A,), (C,), ()] * 20
+    good, bad = [Output(spans=t, span_scores=(0.9,) * len(t)) for t in truth], [Output(spans=(B,), span_scores=(0.7,))] * 60
+    weights, threshold = choose_votes([good, bad], truth)
+    assert [o.spans for o in voted([good, bad], weights, threshold)] == truth
+
+
+def world(n, seed=0):
+    rng = np.random.default_rng(seed)
+    texts = ["".join(rng.choice(list("天地玄黄宇宙洪荒好坏"), 8)) for _ in range(n)]
+    return Examples("classification", texts, ["good" if t.count("好") >= t.count("坏") else "bad" for t in texts])
+
+
+def test_fitted_members_become_one_model(tmp_path):
+    train, valid = world(300), world(100, 1)
+    linear = families.get("linear")
+    hypers = [Member(family="linear", hyper={"ngram_max": 1}), Member(family="linear", hyper={"ngram_max": 2}, seed=1)]
+    members = [linear(linear.Hyper.model_validate(m.hyper), task="classification", seed=m.seed).fit(train, valid) for m in hypers]
+    whole = Ensemble.of(members, hypers, valid)
+    texts = world(50, 2).texts
+    assert np.allclose(whole.probabilities(texts), pooled(np.stack([m.probabilities(texts) for m in members]), whole.pool_))
+    whole.save(tmp_path)
+    again = Ensemble.load(tmp_path, task="classification", hyper=whole.hyper, labels=whole.labels_)
+    assert again.predict(texts, top_k=2) == whole.predict(texts, top_k=2)
+    refit = Ensemble(whole.refit_hyper(), task="classification").fit(train + valid)
+    assert refit.pool_ == whole.pool_
+    (tmp_path / "pool.json").write_text("{")
+    with pytest.raises(Broken, match=r"model\.damaged"):
+        Ensemble.load(tmp_path, task="classification", hyper=whole.hyper, labels=whole.labels_)
+
+
+def test_what_does_not_fit_together_is_refused():
+    linear = families.get("linear")
+    a = linear(task="classification").fit(Examples("classification", ["a", "b"], ["x", "y"]))
+    b = linear(task="classification").fit(Examples("classification", ["a", "b"], ["x", "z"]))
+    with pytest.raises(Invalid, match=r"ensemble\.labels-differ"):
+        Ensemble.of([a, b], [Member(family="linear")] * 2, world(30))
+    with pytest.raises(Invalid, match=r"ensemble\.nested"):
+        Ensemble(EnsembleHyper(members=(Member(family="ensemble"),)), task="classification").fit(world(30))
+    with pytest.raises(Invalid, match=r"ensemble\.weights-wrong"):
+        Ensemble(EnsembleHyper(members=(Member(family="linear"),), pool={"weights": [1, 2]}), task="classification").fit(world(30))
