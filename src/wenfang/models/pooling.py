@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,7 @@ def choose_pool(opinions: Floats, truth: npt.NDArray[np.int64], *, stacking: boo
         return value, np.concatenate([np.einsum("mnl,nl->m", logs, off) / n, off.sum(axis=0) / n]) + pull
 
     start = np.concatenate([np.full(M, 1.0 / M), np.zeros(L)])
-    optimise: Any = minimize
+    optimise = cast("Any", minimize)
     found: npt.NDArray[np.float64] = optimise(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 10.0)] * M + [(-5.0, 5.0)] * L).x
     weights, bias = found[:M], found[M:]
     if not weights.any():
