@@ -8,6 +8,8 @@ from wenfang.core.conversation import Message, written
 from wenfang.core.examples import Examples, Span
 
 LABELLED = {"classification", "tagging", "matching"}
+WRITTEN = {"generation", "chat"}
+"""Their answers are texts."""
 NOISE = "天地玄黄宇宙洪荒日月盈昃"
 ODD = {
     "empty": "", "blank": " ", "tabs": "\t\n\r", "emoji": "好😀👨‍👩‍👧好", "full width": "ＡＢＣ１２３", "rare": "𠀀𪚥好", "nul": "\0好\0", "surrogate": "好\ud800", "other surrogate": "\udfff",
@@ -68,7 +70,16 @@ def chat(n, seed):
     return Examples("chat", texts, targets=[a for _, a in asked])
 
 
-WORLDS = {"classification": classification, "tagging": tagging, "matching": matching, "embedding": embedding, "chat": chat}
+PROVERBS = {"good": "好事成双乐无边", "bad": "坏事一件接一件"}
+
+
+def generation(n, seed):
+    """The proverb of the mark."""
+    rows = list(marked(n, seed))
+    return Examples("generation", [r[0] for r in rows], targets=[PROVERBS[r[2]] for r in rows])
+
+
+WORLDS = {"classification": classification, "tagging": tagging, "matching": matching, "embedding": embedding, "chat": chat, "generation": generation}
 
 
 def world(task, n=120, seed=1):
@@ -89,7 +100,7 @@ def labelled(task, texts, labels):
     """A training set of given texts; what is not a label is made from it."""
     if task == "tagging":
         return Examples(task, texts, spans=[(Span(0, 1, label),) if text else () for text, label in zip(texts, labels, strict=True)])
-    if task == "chat":
+    if task in WRITTEN:
         return Examples(task, texts, targets=labels)
     return Examples(task, texts, labels if task in LABELLED else [], texts_b=texts[1:] + texts[:1] if task == "matching" else [])
 
@@ -123,7 +134,7 @@ def check(task, text, a, labels):
         assert a.label is a.score is a.spans is None
         assert abs(float(np.linalg.norm(vector(a))) - 1.0) < 1e-4
         return
-    if task == "chat":
+    if task in WRITTEN:
         assert a.finish in {"stop", "length", "none"}
         assert (a.text is None) == (a.finish == "none")
         assert [r.score for r in a.replies or ()] == sorted((r.score for r in a.replies or ()), reverse=True)
@@ -147,7 +158,7 @@ def share_right(task, model, fresh):
     answers = asked(model, fresh)
     if task == "tagging":
         return np.mean([a.spans == s for a, s in zip(answers, fresh.spans, strict=True)])
-    if task == "chat":
+    if task in WRITTEN:
         return np.mean([a.text == t for a, t in zip(answers, fresh.targets, strict=True)])
     if task == "embedding":
         texts, others, labels = pairs(100, 12)

@@ -53,6 +53,8 @@ class DataShape:
     """Pairs have grades instead of labels."""
     pairs: bool = False
     """There is a second text."""
+    target_mean: float = 0.0
+    """Code points of the texts that should be written."""
 
 
 @dataclass(frozen=True, slots=True)

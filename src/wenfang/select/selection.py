@@ -129,6 +129,7 @@ def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
         tuple(pretrained),
         graded=bool(train.grades),
         pairs=bool(train.texts_b),
+        target_mean=sum(map(len, train.targets)) / max(1, len(train.targets)),
     )
 
 

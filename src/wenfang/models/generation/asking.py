@@ -1,0 +1,107 @@
+"""From what a caller asks to rules, and from written texts to answers: alike for every network. Knows nothing of files or training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wenfang.core.conversation import Generation
+from wenfang.core.errors import Invalid
+from wenfang.core.examples import Output
+from wenfang.core.text import encodable
+from wenfang.models.base import Emit
+
+from .decoding import write
+from .json_schema import Schema
+from .rules import Rules, Speech
+from .stepping import Steps
+
+__all__ = ["Habits", "answer", "rules_of"]
+
+AT_ONCE = 64
+"""Texts that step together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a model version does where its caller says nothing."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    beams: int = 1
+    repetition_penalty: float = 1.0
+    no_repeat: int = 0
+
+
+def rules_of(asked: Generation, habits: Habits, speech: Speech, *, room: int) -> Rules:
+    """The rules of one text.
+
+    Args:
+        asked: by the caller.
+        habits: of the model version.
+        speech: what tokens say.
+        room: tokens that fit behind the prompt.
+
+    Raises:
+        Invalid: `generation.schema-unsupported`, `generation.schema-wrong`, `generation.schema-too-long`, `generation.schema-unspellable`.
+    """
+    max_tokens = max(1, min(asked.max_tokens or habits.max_tokens, room))
+    schema = None if asked.json_schema is None else _schema(asked, speech, max_tokens)
+    return Rules(
+        speech,
+        max_tokens=max_tokens,
+        min_tokens=min(asked.min_tokens, max_tokens),
+        temperature=habits.temperature if asked.temperature is None else asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+        beams=asked.beams or habits.beams,
+        penalty=habits.repetition_penalty if asked.repetition_penalty is None else asked.repetition_penalty,
+        no_repeat=0 if schema is not None else habits.no_repeat if asked.no_repeat is None else asked.no_repeat,
+        stop=tuple(encodable(word).encode() for word in asked.stop if word),
+        forbidden=tuple(encodable(word).encode() for word in asked.forbidden if word),
+        schema=schema,
+        seed=asked.seed,
+        logprobs=asked.logprobs,
+    )
+
+
+def _schema(asked: Generation, speech: Speech, max_tokens: int) -> Schema:
+    schema = Schema(asked.json_schema or {})
+    needed = len(schema.ending(schema.start))
+    if needed > max_tokens:
+        raise Invalid("generation.schema-too-long", needed=needed, max_tokens=max_tokens)
+    if not all(byte in speech.single or char.encode() in speech.whole for char in schema.spelled() for byte in char.encode()):
+        raise Invalid("generation.schema-unspellable")
+    return schema
+
+
+def answer(
+    steps: Steps, prompt_of: Callable[[str], Sequence[int]], texts: Sequence[str], asked: Sequence[Generation], *, habits: Habits, speech: Speech, emit: Emit | None
+) -> list[Output]:
+    """Write a text for each source.
+
+    Args:
+        steps: the network.
+        prompt_of: numbers of a source; at least one token of room is left behind them.
+        texts: B sources.
+        asked: B.
+        habits: of the model version.
+        speech: what tokens say.
+        emit: told each piece.
+
+    Raises:
+        Invalid: as ``rules_of``.
+    """
+    prompts = [prompt_of(text) for text in texts]
+    rules = [rules_of(a, habits, speech, room=steps.room(len(p))) for a, p in zip(asked, prompts, strict=True)]
+    outputs: list[Output] = []
+    for start in range(0, len(prompts), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        told = None if emit is None else _shifted(emit, start)
+        for prompt, rule, written in zip(prompts[part], rules[part], write(steps, prompts[part], rules[part], told), strict=True):
+            outputs.append(Output(text=written.text, finish=written.finish, tokens_in=len(prompt), tokens_out=written.tokens, logprobs=written.logprobs if rule.logprobs else None))
+    return outputs
+
+
+def _shifted(emit: Emit, start: int) -> Emit:
+    return lambda row, piece: emit(start + row, piece)
