@@ -163,7 +163,8 @@ class WriterSteps:
         name, source = f"blocks.{i}", cache.source
         if source is not None and cache.source_lengths is not None:
             q = (self._norm(x, f"{name}.cross_norm") @ self._w[f"{name}.cross_q.weight"]).reshape(len(x), self.shape.heads, -1)
-            there = np.less(np.arange(source.shape[4]), cache.source_lengths[:, None])
+            at: npt.NDArray[np.intp] = np.arange(int(source.shape[4]))
+            there = np.less(at, cache.source_lengths[:, None])
             hidden = np.where(there, np.float32(0), np.float32(-1e9))[:, None, None]
             looked = _attend(q[:, :, None], source[i, 0], source[i, 1], hidden)  # one text: its keys and values serve all T rows
             x = x + looked[:, :, 0].reshape(len(x), -1) @ self._w[f"{name}.cross_out.weight"]
