@@ -1,4 +1,4 @@
-"""Decoding of a linear chain with numpy alone: what serves where numba is not installed. Its answers equal ``chain.decode`` to the bit.
+"""How a linear chain answers with numpy alone, where numba is not installed. Its answers equal those of ``chain_paths`` to the bit.
 
 Sentences are read side by side, longest first, one place at a time. Knows nothing of texts.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["decode"]
+__all__ = ["decode", "emit"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -18,52 +18,103 @@ I64 = npt.NDArray[np.int64]
 _SIDE_BY_SIDE = 64
 
 
-def decode(scores: F32, odds: F64, starts: I64, transitions: F32, steps: F64, first: F64, last: F64, path: I32, scales: F64, ends: F64) -> None:
-    """Best legal path of each sentence, and the parts of its log partition.
+def emit(rows: I32, weights: F32, scores: F32) -> None:
+    """Sum the weights of the rows of each place into ``scores``, shape (N, L), and lower them by the best of the place."""
+    scores[:] = weights[rows[:, 0]]
+    for k in range(1, rows.shape[1]):
+        scores += weights[rows[:, k]]
+    scores -= scores.max(axis=1, keepdims=True, initial=-np.inf)
+
+
+def decode(scores: F32, odds: F32, starts: I64, moves: F32, steps: F64, backs: F64, edges: I64, before: I64, path: I32, scale: F64, ends: F64, mass: F64) -> None:  # noqa: ARG001 the twin reads before
+    """Best legal path of each sentence, the parts of its log partition, and the probability of each span on it.
 
     Args:
         scores: shape (N, L).
-        odds: exponentials of the scores relative to the best of each place, shape (N, L).
+        odds: their exponentials, shape (N, L).
         starts: where each sentence begins, shape (n + 1,).
-        transitions: minus infinity where illegal, shape (L, L).
-        steps: exponentials of the transitions, shape (L, L).
-        first: 1 where a tag may stand first, shape (L,); ``last`` likewise.
-        last: see ``first``.
+        moves: transitions, minus infinity where illegal, shape (L, L).
+        steps: their exponentials, 0 where illegal, shape (L, L).
+        backs: ``steps`` transposed.
+        edges: see ``Layout``.
+        before: not needed here.
         path: filled with tags, shape (N,).
-        scales: filled with the scale of each place, shape (N,).
-        ends: filled with the last forward vector where a path may end, shape (n, L).
+        scale: filled with the scale of each place, shape (N,).
+        ends: filled with the last forward probability of each sentence, shape (n,).
+        mass: filled with the probability of the span that begins at a place, shape (N,).
     """
     lengths = np.diff(starts)
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
     for at in range(0, len(order), _SIDE_BY_SIDE):
-        _decode_group(order[at : at + _SIDE_BY_SIDE], scores, odds, starts, transitions, steps, first, last, path, scales, ends)
+        group = order[at : at + _SIDE_BY_SIDE]
+        alpha = _forward(group, scores, odds, starts, moves, steps, edges, path, scale, ends)
+        beta = _backward(group, odds, starts, backs, edges, scale, ends)
+        _spans(group, alpha, beta, odds, starts, steps, edges, path, scale, mass)
 
 
-def _decode_group(rows: I64, scores: F32, odds: F64, starts: I64, transitions: F32, steps: F64, first: F64, last: F64, path: I32, scales: F64, ends: F64) -> None:
-    begin, lengths = starts[rows], np.diff(starts)[rows]
+def _live(lengths: I64, t: int) -> int:
+    """How many of the sentences, longest first, are longer than ``t``."""
+    return int(np.searchsorted(-lengths, -t, "left"))
+
+
+def _forward(group: I64, scores: F32, odds: F32, starts: I64, moves: F32, steps: F64, edges: I64, path: I32, scale: F64, ends: F64) -> F64:
+    begin, lengths = starts[group], np.diff(starts)[group]
     T, L = int(lengths[0]), scores.shape[1]
-    arrivals = np.ascontiguousarray(transitions.T)
-    back = np.zeros((T, len(rows), L), np.uint16)
-    best = np.where(first > 0, np.float32(0), np.float32(-np.inf)) + scores[begin]
-    alpha = first * odds[begin]
+    opens, closes, inner = edges.tolist()
+    arrivals, at_first, tags = np.ascontiguousarray(moves.T), np.arange(L) < opens, np.arange(L)
+    back = np.zeros((T, len(group), L), np.uint16)
+    alpha = np.zeros((T, len(group), L))
+    best = np.where(at_first, np.float32(0), np.float32(-np.inf)) + scores[begin]
+    alpha[0] = at_first * odds[begin].astype(np.float64)
     for t in range(T):
-        live = int(np.searchsorted(-lengths, -t, "left"))  # sentences longer than t
+        live = _live(lengths, t)
         at = begin[:live] + t
         if t:
             candidates = best[:live, None, :] + arrivals
             chosen = candidates.argmax(axis=2)
             back[t, :live] = chosen
             best[:live] = np.take_along_axis(candidates, chosen[:, :, None], axis=2)[:, :, 0] + scores[at]
-            alpha[:live] = np.add.reduce(alpha[:live, :, None] * steps, axis=1) * odds[at]
-        scale = alpha[:live].max(axis=1)
-        scales[at] = scale
-        alpha[:live] /= scale[:, None]
+            alpha[t, :live] = np.add.reduce(alpha[t - 1, :live, :, None] * steps, axis=1) * odds[at]
+        scale[at] = alpha[t, :live].max(axis=1)
+        alpha[t, :live] /= scale[at][:, None]
         best[:live] -= best[:live].max(axis=1, keepdims=True)
-    ends[rows] = alpha * last
-    tag = np.where(last > 0, best, -np.inf).argmax(axis=1)
+    final = alpha[lengths - 1, np.arange(len(group))]
+    ends[group] = np.add.accumulate(final[:, closes:inner], axis=1)[:, -1]
+    tag = np.where((tags >= closes) & (tags < inner), best, -np.inf).argmax(axis=1)
     for t in range(T - 1, -1, -1):
-        live = int(np.searchsorted(-lengths, -t, "left"))
+        live = _live(lengths, t)
         here = tag[:live]
         path[begin[:live] + t] = here
         tag[:live] = back[t, np.arange(live), here]
+    return alpha
+
+
+def _backward(group: I64, odds: F32, starts: I64, backs: F64, edges: I64, scale: F64, ends: F64) -> F64:
+    begin, lengths = starts[group], np.diff(starts)[group]
+    T, L = int(lengths[0]), odds.shape[1]
+    beta = np.zeros((T, len(group), L))
+    beta[lengths - 1, np.arange(len(group)), :] = np.where((np.arange(L) >= edges[1]) & (np.arange(L) < edges[2]), 1.0 / ends[group][:, None], 0.0)
+    for t in range(T - 1, 0, -1):
+        live = _live(lengths, t)
+        at = begin[:live] + t
+        ahead = odds[at] * beta[t, :live] / scale[at][:, None]
+        beta[t - 1, :live] = np.add.reduce(ahead[:, :, None] * backs, axis=1)
+    return beta
+
+
+def _spans(group: I64, alpha: F64, beta: F64, odds: F32, starts: I64, steps: F64, edges: I64, path: I32, scale: F64, mass: F64) -> None:
+    begin, lengths = starts[group], np.diff(starts)[group]
+    opens, closes, inner = edges.tolist()
+    first, running = begin.copy(), np.zeros(len(group))
+    for t in range(int(lengths[0])):
+        live = _live(lengths, t)
+        at, who = begin[:live] + t, np.arange(live)
+        tag = path[at]
+        begins = tag < opens
+        first[:live] = np.where(begins, at, first[:live])
+        before = path[np.maximum(at - 1, 0)]
+        goes_on = running[:live] * steps[before, tag] * odds[at, tag] / scale[at]
+        running[:live] = np.where(begins, alpha[t, who, tag], goes_on)
+        done = (tag > closes) & (tag < inner)
+        mass[first[:live][done]] = (running[:live] * beta[t, who, tag])[done]

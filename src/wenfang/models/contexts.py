@@ -1,76 +1,58 @@
-"""What a tagger sees at each character: single characters, pairs, triples and character classes of a window of five.
+"""What a tagger sees at each place: templates over channels, and the row of the weight table that each reading has.
 
-A *kind* is a way of reading neighbouring code points as one hash; each kind is looked up once per position. A *template* is a kind
-at an offset, and owns a block of rows in the weight table. Row 0 is the row of everything unknown and stays zero. Needs numpy only
-and gives a text the same rows alone and in a batch. Knows nothing of tags.
+A *template* is a few channels at offsets from the tagged place. Templates that differ only by where they stand share one *kind*, which is
+looked up once for each place. Each template owns a block of rows; row 0 is the row of everything unknown and stays zero. Needs numpy
+only and gives a text the same rows alone and in a batch. Knows nothing of tags.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from .features import MARK, U64, GramIndex, code_points, mix, text_blocks
+from .features import MARK, U64, GramIndex, mix, text_blocks
+from .places import Channel, Places, Unit
 
-__all__ = ["KINDS", "TEMPLATES", "Contexts", "Windows"]
+__all__ = ["CHARACTERS", "WORDS", "Contexts", "Kind", "Template", "Windows"]
 
 I64 = npt.NDArray[np.int64]
+Template = tuple[tuple[Channel, int], ...]
+"""What is read together: a channel and how far from the tagged place."""
+Kind = tuple[tuple[str, int], ...]
+Extra = Callable[[Places], Mapping[str, U64]]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_REACH = 2
 _BLOCK_CHARS = 1 << 20
 
-KINDS: dict[str, tuple[bool, tuple[int, ...]]] = {
-    "one": (False, (0,)),
-    "two": (False, (0, 1)),
-    "around": (False, (0, 2)),
-    "three": (False, (0, 1, 2)),
-    "class3": (True, (0, 1, 2)),
-    "class5": (True, (0, 1, 2, 3, 4)),
-}
-"""Name: whether character classes are read instead of characters, and the places read."""
 
-TEMPLATES: tuple[tuple[str, int], ...] = (
-    *(("one", o) for o in (-2, -1, 0, 1, 2)),
-    *(("two", o) for o in (-2, -1, 0, 1)),
-    ("around", -1),
-    *(("three", o) for o in (-2, -1, 0)),
-    ("class3", -1),
-    ("class5", -2),
+def _at(channel: Channel, *offsets: int) -> Template:
+    return tuple((channel, o) for o in offsets)
+
+
+CHARACTERS: tuple[Template, ...] = (
+    *(_at("form", o) for o in (-2, -1, 0, 1, 2)),
+    *(_at("form", o, o + 1) for o in (-2, -1, 0, 1)),
+    _at("form", -1, 1),
+    *(_at("form", o, o + 1, o + 2) for o in (-2, -1, 0)),
+    _at("shape", -1, 0, 1),
+    _at("shape", -2, -1, 0, 1, 2),
 )
-"""Kind and where its first place lies, seen from the tagged character."""
+"""Single characters, pairs, triples and classes of a window of five."""
 
-
-@cache
-def _classes() -> npt.NDArray[np.uint64]:
-    """The class of each code point of the basic plane: blank, digit, Latin, Han, other letter, punctuation, symbol, rest."""
-    of = np.full(0x10000, 7, np.uint64)
-    for code in range(0x10000):
-        category = unicodedata.category(chr(code))
-        if category in {"Zs", "Cc"}:
-            of[code] = 0
-        elif category[0] == "N":
-            of[code] = 1
-        elif code < 0x250 and category[0] == "L":
-            of[code] = 2
-        elif 0x3400 <= code <= 0x9FFF:
-            of[code] = 3
-        elif category[0] in "LM":
-            of[code] = 4
-        elif category[0] in "PS":
-            of[code] = 5 if category[0] == "P" else 6
-    return of
-
-
-def _class_of(codes: npt.NDArray[np.uint32]) -> U64:
-    low = codes < 0x10000
-    beyond = np.where((codes >= 0x20000) & (codes < 0x32400), np.uint64(3), np.uint64(6))
-    return np.where(low, _classes()[np.where(low, codes, 0)], beyond)
+WORDS: tuple[Template, ...] = (
+    *(_at("form", o) for o in (-2, -1, 0, 1, 2)),
+    *(_at("form", o, o + 1) for o in (-2, -1, 0, 1)),
+    _at("form", -1, 1),
+    _at("form", -1, 0, 1),
+    _at("form", -2, -1, 0),
+    *(_at(c, o) for c in ("prefix2", "prefix3", "suffix2", "suffix3") for o in (-1, 0, 1)),
+    *(_at("shape", o) for o in (-1, 0, 1)),
+    _at("shape", -1, 0, 1),
+)
+"""Single words, pairs and triples of a window of five, beginnings, endings and shapes of a window of three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,72 +65,82 @@ class Windows:
     """Where each text begins, shape (B + 1,)."""
 
 
-def _read(texts: Sequence[str]) -> tuple[dict[str, U64], I64, I64]:
-    """The hash of every kind at every padded place, the padded place of each character, and where the texts start."""
-    codes, starts = code_points(texts)
-    places = np.arange(len(codes)) + np.repeat(np.arange(len(texts)) * _REACH, np.diff(starts)) + _REACH
-    size = len(codes) + (len(texts) + 1) * _REACH
-    padded = {False: np.full(size, MARK, np.uint64), True: np.full(size, 15, np.uint64)}
-    padded[False][places] = codes
-    padded[True][places] = _class_of(codes)
-    read: dict[str, U64] = {}
-    for kind, (by_class, spots) in KINDS.items():
-        source = padded[by_class]
-        n = size - spots[-1]
-        key = np.zeros(max(0, n), np.uint64)
-        if n > 0:
-            for spot in spots:
-                key = mix(key + _STEP * (source[spot : spot + n] + np.uint64(1)))
-        read[kind] = key
-    return read, places, starts
+def _split(template: Template) -> tuple[Kind, int]:
+    """The template seen from its first offset, and that offset."""
+    first = min(o for _, o in template)
+    return tuple((c, o - first) for c, o in template), first
 
 
 class Contexts:
-    """The known values of each kind, and the block of rows of each template.
+    """The known readings of each kind, and the block of rows of each template.
 
     Args:
-        known: for each kind its sorted hashes.
+        templates: K of them.
+        unit: what a place is.
+        known: for each kind in the order of ``kinds`` its sorted hashes.
+        extra: reads the channels that need more than the text.
     """
 
-    def __init__(self, known: dict[str, U64]) -> None:
-        self.index = {kind: GramIndex(known.get(kind, np.zeros(0, np.uint64))) for kind in KINDS}
-        sizes = [len(self.index[kind]) for kind, _ in TEMPLATES]
+    def __init__(self, templates: Sequence[Template], unit: Unit, known: Sequence[U64] | None = None, extra: Extra | None = None) -> None:
+        self.templates, self.unit, self.extra = tuple(templates), unit, extra
+        self._where = [_split(t) for t in self.templates]
+        self.kinds: tuple[Kind, ...] = tuple(dict.fromkeys(kind for kind, _ in self._where))
+        self._reach = max((abs(o) for t in self.templates for _, o in t), default=0)
+        self.known = [GramIndex(keys) for keys in (known if known is not None else [np.zeros(0, np.uint64)] * len(self.kinds))]
+        sizes = [len(self.known[self.kinds.index(kind)]) for kind, _ in self._where]
         self.first = np.concatenate([[1], 1 + np.cumsum(sizes)]).astype(np.int64)
 
     def __len__(self) -> int:
         """Rows of the weight table, row 0 included."""
         return int(self.first[-1])
 
-    @classmethod
-    def count(cls, texts: Sequence[str], *, min_count: int, size_max: int) -> Contexts:
-        """The values that stand at ``min_count`` places at least (triples: one more); more are asked for until ``size_max`` rows suffice."""
-        counts: dict[str, tuple[U64, I64]] = {kind: (np.zeros(0, np.uint64), np.zeros(0, np.int64)) for kind in KINDS}
-        for start, end in text_blocks(texts, _BLOCK_CHARS):
-            read, _, _ = _read(texts[start:end])
-            for kind, keys in read.items():
-                new, times = np.unique(keys, return_counts=True)
-                old, old_times = counts[kind]
-                if len(old):
-                    merged, place = np.unique(np.concatenate([old, new]), return_inverse=True)
-                    counts[kind] = merged, np.bincount(place, np.concatenate([old_times, times]), len(merged)).astype(np.int64)
-                else:
-                    counts[kind] = new, times.astype(np.int64)
+    def _read(self, places: Places, extra: Mapping[str, U64] | None) -> tuple[list[U64], I64]:
+        """The hash of every kind at every padded place, and the padded place of each place."""
+        reach, n = self._reach, len(places)
+        B = len(places.starts) - 1
+        at = np.arange(n) + np.repeat(np.arange(B) * reach, np.diff(places.starts)) + reach
+        size = n + (B + 1) * reach
+        padded: dict[str, U64] = {}
+        extra = extra or {}
+        for name in {c for kind in self.kinds for c, _ in kind}:
+            values = np.full(size, MARK, np.uint64)
+            values[at] = extra[name] if name in extra else places.channel(name)
+            padded[name] = values
+        read: list[U64] = []
+        for kind in self.kinds:
+            length = max(0, size - max(o for _, o in kind))
+            key = np.zeros(length, np.uint64)
+            for name, o in kind:
+                key = mix(key + _STEP * (padded[name][o : o + length] + np.uint64(1)))
+            read.append(key)
+        return read, at
+
+    def count(self, texts: Sequence[str], *, min_count: int, size_max: int, extra: Mapping[str, U64] | None = None) -> Contexts:
+        """The same templates with the readings that stand at ``min_count`` places at least (three characters: one more); more are asked for until ``size_max`` rows suffice."""
+        counts: list[tuple[U64, I64]] = []
+        places = Places(texts, self.unit)
+        read, at = self._read(places, extra if extra is not None else (self.extra(places) if self.extra else None))
+        for keys in read:
+            counts.append(np.unique(keys, return_counts=True))
         least = min_count
         while True:
-            kept = cls({kind: keys[times >= least + (kind == "three")] for kind, (keys, times) in counts.items()})
+            known = [keys[times >= least + (len(kind) == 3 and kind[0][0] == "form")] for kind, (keys, times) in zip(self.kinds, counts, strict=True)]
+            kept = Contexts(self.templates, self.unit, known, self.extra)
             if len(kept) <= size_max:
                 return kept
             least += 1
 
-    def windows(self, texts: Sequence[str]) -> Windows:
-        """The rows that speak at each character.
+    def windows(self, places: Places, extra: Mapping[str, U64] | None = None) -> Windows:
+        """The rows that speak at each place.
 
-        Cost: about 0.5 microseconds per character.
+        Cost: about 0.5 microseconds per place.
         """
-        read, places, starts = _read(texts)
-        found = {kind: self.index[kind].rows(keys) for kind, keys in read.items()}
-        rows = np.zeros((len(places), len(TEMPLATES)), np.int32)
-        for t, (kind, offset) in enumerate(TEMPLATES):
-            row = found[kind][places + offset] if len(places) else np.zeros(0, np.int32)
+        if extra is None and self.extra is not None:
+            extra = self.extra(places)
+        read, at = self._read(places, extra)
+        found = [index.rows(keys) for index, keys in zip(self.known, read, strict=True)]
+        rows = np.zeros((len(places), len(self.templates)), np.int32)
+        for t, (kind, first) in enumerate(self._where):
+            row = found[self.kinds.index(kind)][at + first]
             rows[:, t] = np.where(row >= 0, row + np.int32(self.first[t]), np.int32(0))
-        return Windows(rows, starts)
+        return Windows(rows, places.starts)

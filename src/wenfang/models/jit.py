@@ -25,7 +25,7 @@ def available() -> bool:
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile ``function`` for the types it is first called with; it runs without the interpreter's lock.
+    """Compile ``function`` for the types it is first called with; it runs without the interpreter's lock, and division by zero gives infinity.
 
     The machine code is kept beside the source, or in the user's cache folder where that cannot be written; where neither can,
     it is compiled anew in each process.
@@ -39,6 +39,6 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
         raise Unsupported("model.needs-package", package=e.name or "numba") from e
     njit = cast("Callable[..., Any]", numba.njit)
     try:
-        return cast("Callable[P, R]", njit(function, cache=True, nogil=True))
+        return cast("Callable[P, R]", njit(function, cache=True, nogil=True, error_model="numpy"))
     except RuntimeError:  # numba found no folder it may write to
-        return cast("Callable[P, R]", njit(function, nogil=True))
+        return cast("Callable[P, R]", njit(function, nogil=True, error_model="numpy"))

@@ -1,4 +1,4 @@
-"""BIOES tags: how spans of a text become one tag for each code point and back. Knows nothing of how tags are predicted."""
+"""BIOES tags: how spans of a text become one tag for each code point and back, and the order a chain computes them in. Knows nothing of how they are predicted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Span
 
-__all__ = ["TagSet"]
+__all__ = ["Layout", "TagSet"]
 
 OUTSIDE, BEGIN, INSIDE, END, SINGLE = range(5)
 PREFIX = "OBIES"
@@ -116,3 +116,60 @@ class TagSet:
     @cached_property
     def _label_of(self) -> npt.NDArray[np.int64]:
         return np.array([-1] + [i for i in range(len(self.labels)) for _ in range(4)])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tags in the order a chain computes in: those that begin a span, the outside, singles, those that end one, those inside one.
+
+    What may stand first are then the tags below the first edge, what may stand last those from the second edge to the third, and
+    between spans any of these follows any of those.
+
+    Args:
+        tags: their numbers in the tag set, shape (L,).
+        edges: the three edges.
+        before: the two tags that may stand before each inside a span, shape (L, 2); itself where there is none.
+        legal: which may follow which, shape (L, L).
+    """
+
+    tags: npt.NDArray[np.int64]
+    edges: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
+    legal: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, tag_set: TagSet, used: npt.NDArray[np.integer]) -> Layout:
+        """The layout of the tags in use; outside is always one of them.
+
+        >>> Layout.of(TagSet(("LOC",)), np.arange(5)).tags.tolist()
+        [1, 0, 4, 3, 2]
+        """
+        kept = np.union1d(np.asarray(used, np.int64), [OUTSIDE])
+        kind = np.where(kept == OUTSIDE, OUTSIDE, (kept - 1) % 4 + 1)
+        groups = [kept[np.isin(kind, kinds)] for kinds in ((BEGIN,), (OUTSIDE, SINGLE), (END,), (INSIDE,))]
+        tags = np.concatenate(groups)
+        closes, opens = len(groups[0]), len(groups[0]) + len(groups[1])
+        inner, place = opens + len(groups[2]), {int(tag): i for i, tag in enumerate(tags)}
+        before = np.repeat(np.arange(len(tags))[:, None], 2, axis=1)
+        for j in range(opens, len(tags)):
+            base = (int(tags[j]) - 1) // 4 * 4
+            found = [place[base + kind] for kind in (BEGIN, INSIDE) if base + kind in place]
+            before[j, : len(found)] = found
+        return cls(tags, np.array([opens, closes, inner]), before, np.ascontiguousarray(tag_set.legal[np.ix_(tags, tags)]))
+
+    def place_of(self, size: int) -> npt.NDArray[np.int32]:
+        """The place in this layout of each of ``size`` tags; -1 where it is not in use."""
+        place = np.full(size, -1, np.int32)
+        place[self.tags] = np.arange(len(self.tags))
+        return place
+
+    @property
+    def first(self) -> npt.NDArray[np.float64]:
+        """1 where a tag may stand first, shape (L,)."""
+        return (np.arange(len(self.tags)) < self.edges[0]).astype(np.float64)
+
+    @property
+    def last(self) -> npt.NDArray[np.float64]:
+        """1 where a tag may stand last, shape (L,)."""
+        at = np.arange(len(self.tags))
+        return ((at >= self.edges[1]) & (at < self.edges[2])).astype(np.float64)
