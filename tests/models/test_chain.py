@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 
 from wenfang.core.examples import Span
-from wenfang.models import chain, chain_plain
+from wenfang.models import chain_paths, chain_plain
 from wenfang.models.chain_fit import Chain
 from wenfang.models.contexts import Windows
 from wenfang.models.quasi_newton import minimise
-from wenfang.models.tags import TagSet
+from wenfang.models.tags import Layout, TagSet
 
 TAGS = TagSet(("x", "y"))
 L = len(TAGS)
+LAYOUT = Layout.of(TAGS, np.arange(L))
 
 
 def random_chain(seed=0, lengths=(1, 4, 0, 3), rows=12, K=3, scale=1.0):
     rng = np.random.default_rng(seed)
     N = sum(lengths)
     spans = {1: [], 4: [Span(0, 1, "x"), Span(1, 4, "y")], 0: [], 3: [Span(1, 2, "x")]}
-    tags = np.concatenate([TAGS.encode(spans.get(n, []), n) for n in lengths])
+    tags = LAYOUT.place_of(L)[np.concatenate([TAGS.encode(spans.get(n, []), n) for n in lengths])]
     windows = Windows(rng.integers(0, rows, (N, K)).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    c = Chain(windows, tags, rows=rows, legal=TAGS.legal, first=TAGS.legal_start.astype(float), last=TAGS.legal_end.astype(float))
+    c = Chain(windows, tags, rows=rows, layout=LAYOUT)
     x = rng.normal(0, scale, rows * L + L * L)
     x[:L] = 0  # row 0 is the row of the unknown
     return c, x
@@ -37,7 +38,7 @@ def path_scores(c, x):
         emissions = np.where((c.windows.rows[a:b] > 0)[:, :, None], weights[c.windows.rows[a:b]], 0).sum(axis=1)
         found = {}
         for path in itertools.product(range(L), repeat=b - a):
-            if TAGS.legal_start[path[0]] and TAGS.legal_end[path[-1]] and all(TAGS.legal[i, j] for i, j in itertools.pairwise(path)):
+            if LAYOUT.first[path[0]] and LAYOUT.last[path[-1]] and all(LAYOUT.legal[i, j] for i, j in itertools.pairwise(path)):
                 found[path] = sum(emissions[t, p] for t, p in enumerate(path)) + sum(transitions[i, j] for i, j in itertools.pairwise(path))
         yield a, b, found
 
@@ -56,7 +57,7 @@ def test_likelihood_equals_the_sum_over_all_legal_paths(scale):
 def test_gradient_equals_differences():
     c, x = random_chain()
     _, gradient = c.objective(x, c2=0.3)
-    legal = np.concatenate([np.ones(c.weights.size, bool), TAGS.legal.ravel()])
+    legal = np.concatenate([np.ones(c.weights.size, bool), LAYOUT.legal.ravel()])
     for i in np.flatnonzero(legal)[L:]:  # row 0 never moves
         step = np.zeros_like(x)
         step[i] = 1e-5
@@ -64,24 +65,34 @@ def test_gradient_equals_differences():
         assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
-def decoded(decode, c, x, lengths):
+def decoded(loops, c, x, n):
     weights, transitions = x[: c.weights.size].reshape(-1, L).astype(np.float32), x[c.weights.size :].reshape(L, L).astype(np.float32)
-    scores = weights[c.windows.rows].sum(axis=1, dtype=np.float32)
-    odds = np.exp((scores - scores.max(axis=1, keepdims=True)).astype(float))
-    moves = np.where(TAGS.legal, transitions, np.float32(-np.inf)).astype(np.float32)
-    steps = np.where(TAGS.legal, np.exp(transitions.astype(float)), 0)
-    N = len(scores)
-    path, scales, ends = np.zeros(N, np.int32), np.ones(N), np.ones((len(lengths), L))
-    decode(scores, odds, c.windows.starts, moves, steps, c.first, c.last, path, scales, ends)
-    return path, scales, ends
+    N = len(c.windows.rows)
+    scores = np.zeros((N, L), np.float32)
+    loops.emit(c.windows.rows, weights, scores)
+    odds = np.exp(np.maximum(scores, np.float32(-80)))
+    moves = np.where(LAYOUT.legal, transitions, np.float32(-np.inf)).astype(np.float32)
+    steps = np.where(LAYOUT.legal, np.exp(transitions.astype(float)), 0)
+    path, scale, ends, mass = np.zeros(N, np.int32), np.ones(N), np.ones(n), np.zeros(N)
+    loops.decode(scores, odds, c.windows.starts, moves, steps, np.ascontiguousarray(steps.T), LAYOUT.edges, LAYOUT.before, path, scale, ends, mass)
+    return path, scale, ends, mass
 
 
-def test_decoding_finds_the_best_path():
-    for seed in range(5):
-        c, x = random_chain(seed, scale=2.0)
-        path, _, _ = decoded(chain.decode, c, x, (1, 4, 0, 3))
+def test_decoding_finds_the_best_path_and_the_probability_of_its_spans():
+    spans = 0
+    for seed in range(8):
+        c, x = random_chain(seed, scale=0.7)
+        path, _, _, mass = decoded(chain_paths, c, x, 4)
         for a, b, found in path_scores(c, x):
-            assert tuple(path[a:b].tolist()) == max(found, key=found.get)
+            best = max(found, key=found.get)
+            assert tuple(path[a:b].tolist()) == best
+            whole = np.logaddexp.reduce(list(found.values()))
+            for span in TAGS.decode(LAYOUT.tags[list(best)]):
+                tags = best[span.start : span.end]
+                held = [s for p, s in found.items() if p[span.start : span.end] == tags]
+                assert mass[a + span.start] == pytest.approx(np.exp(np.logaddexp.reduce(held) - whole), rel=1e-4)
+                spans += 1
+    assert spans > 8
 
 
 def test_both_decoders_agree_to_the_bit():
@@ -90,8 +101,28 @@ def test_both_decoders_agree_to_the_bit():
         c, x = random_chain(seed, lengths=(1, 4, 0, 3))
         rng = np.random.default_rng(seed)
         c.windows = Windows(rng.integers(0, 12, (sum(lengths), 3)).astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-        for one, other in zip(decoded(chain.decode, c, x, lengths), decoded(chain_plain.decode, c, x, lengths), strict=True):
+        for one, other in zip(decoded(chain_paths, c, x, len(lengths)), decoded(chain_plain, c, x, len(lengths)), strict=True):
             assert np.array_equal(one, other)
+
+
+def test_a_layout_without_some_tags_keeps_its_rules():
+    used = TAGS.encode([Span(0, 2, "x"), Span(3, 4, "y")], 5)  # neither inside x nor B, I, E of y
+    lay = Layout.of(TAGS, used)
+    assert [TAGS.names[t] for t in lay.tags] == ["B-x", "O", "S-y", "E-x"]
+    assert lay.edges.tolist() == [3, 1, 4]
+    assert lay.before[3].tolist() == [0, 3]
+    for i, j in itertools.product(range(4), repeat=2):
+        assert lay.legal[i, j] == TAGS.legal[lay.tags[i], lay.tags[j]]
+    assert Layout.of(TAGS, [1, 2, 3]).place_of(L).tolist() == [1, 0, 3, 2, -1, -1, -1, -1, -1]
+
+
+def test_worth_counts_like_repetition():
+    c, x = random_chain()
+    once, gradient = c.objective(x, c2=0.0)
+    c.worth = np.array([3.0, 3.0, 3.0, 3.0])
+    thrice, more = c.objective(x, c2=0.0)
+    assert thrice == pytest.approx(3 * once)
+    assert np.allclose(more, 3 * gradient)
 
 
 def test_extreme_weights_stay_finite():

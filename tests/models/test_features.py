@@ -1,4 +1,4 @@
-"""Grams and contexts against the same counted slowly."""
+"""Grams against the same counted slowly."""
 
 from collections import Counter
 from itertools import pairwise
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from wenfang.core.text import fold
 from wenfang.models.bags import Bags, bag_texts, count_vocabulary, sum_rows
-from wenfang.models.contexts import TEMPLATES, Contexts
 from wenfang.models.features import GramIndex, code_points, ngrams, text_blocks
 
 TEXT = st.text(st.characters(codec=None) | st.sampled_from("好坏ＡaA　 \0\ud800𠀀"), max_size=12)
@@ -89,34 +88,6 @@ def test_sums_equal_a_matrix_product_whatever_the_pieces(monkeypatch, limit):
     for i, (a, b) in enumerate(pairwise(starts)):
         assert np.allclose(got[i], (table[bags.rows[a:b]] * bags.values[a:b, None]).sum(axis=0), atol=1e-4)
         assert np.array_equal(got[i], sum_rows(table, Bags(np.array([0, b - a]), bags.rows[a:b], bags.values[a:b]))[0])
-
-
-@given(st.lists(TEXT, min_size=1, max_size=6))
-def test_contexts_are_the_same_alone_and_in_a_batch(texts):
-    contexts = Contexts.count(["好坏Aa好", "坏坏"], min_count=1, size_max=10**6)
-    together = contexts.windows(texts)
-    assert together.rows.shape == (sum(map(len, texts)), len(TEMPLATES))
-    assert together.rows.min(initial=0) >= 0
-    assert together.rows.max(initial=0) < len(contexts)
-    for i, text in enumerate(texts):
-        assert np.array_equal(contexts.windows([text]).rows, together.rows[together.starts[i] : together.starts[i + 1]])
-
-
-def test_contexts_see_what_their_names_say():
-    contexts = Contexts.count(["天地玄黄宇"], min_count=1, size_max=10**6)
-    rows = contexts.windows(["天地玄黄宇"]).rows
-    one = {offset: t for t, (kind, offset) in enumerate(TEMPLATES) if kind == "one"}
-    base = {offset: rows[2, t] - contexts.first[t] for offset, t in one.items()}
-    assert len(set(base.values())) == 5  # five different characters around the middle
-    for offset in (-1, 1):
-        shifted = rows[2 + offset, one[0]] - contexts.first[one[0]]
-        assert shifted == base[offset]
-
-
-def test_too_many_contexts_are_cut_to_the_frequent():
-    texts = ["".join(chr(0x4E00 + (i * j) % 500) for j in range(50)) for i in range(100)]
-    assert len(Contexts.count(texts, min_count=1, size_max=10**6)) > 2000
-    assert len(Contexts.count(texts, min_count=1, size_max=2000)) <= 2000
 
 
 def test_blocks_hold_whole_texts():

@@ -132,7 +132,8 @@ def _steps(transitions: Floats, legal: npt.NDArray[np.bool_], steps: F64, backs:
 def _longest(starts: I64, order: I64) -> int:  # pragma: no cover compiled
     longest = 1
     for q in range(len(order)):
-        longest = max(longest, starts[order[q] + 1] - starts[order[q]])
+        s = int(order[q])
+        longest = max(longest, int(starts[s + 1] - starts[s]))
     return longest
 
 
@@ -232,18 +233,22 @@ def adagrad(  # pragma: no cover compiled
     rate: float,
     c1: float,
     c2: float,
+    dropout: float,
+    seed: int,
 ) -> float:
     """One visit of the sentences in ``order``, a step after each; returns the sum of their losses before the steps.
 
     Shapes and meanings:
         share: one over the number of places where each row speaks, shape (F,): a visit pays its part of the penalties.
+        dropout: share of the rows of a place that stay silent at a visit.
     """
     L, K = weights.shape[1], rows.shape[1]
     longest = _longest(starts, order)
     scores, odds = np.empty((longest, L), weights.dtype), np.empty((longest, L))
     alpha, beta = np.empty((longest, L)), np.empty((longest, L))
     steps, backs, pairs = np.empty((L, L)), np.empty((L, L)), np.empty((L, L))
-    slopes = np.empty(L, weights.dtype)
+    slopes, heard = np.empty(L, weights.dtype), np.empty((longest, K), np.int32)
+    state, bar = np.uint64(seed), np.uint64(dropout * 16777216.0)
     part = 1.0 / max(1, len(starts) - 1)
     loss = 0.0
     for q in range(len(order)):
@@ -253,7 +258,13 @@ def adagrad(  # pragma: no cover compiled
             continue
         step_top = _steps(transitions, legal, steps, backs)
         pairs[:] = 0.0
-        tops = _emit(rows, start, T, weights, scores, odds)
+        for t in range(T):
+            for k in range(K):  # xorshift
+                state ^= state << np.uint64(13)
+                state ^= state >> np.uint64(7)
+                state ^= state << np.uint64(17)
+                heard[t, k] = rows[start + t, k] if (state >> np.uint64(40)) >= bar else 0
+        tops = _emit(heard, 0, T, weights, scores, odds)
         nll = tops + step_top * (T - 1) + _marginals(odds, T, steps, backs, edges, before, alpha, beta, pairs)
         for i in range(L):
             for j in range(L):
@@ -268,9 +279,9 @@ def adagrad(  # pragma: no cover compiled
             for j in range(L):
                 slopes[j] = value * alpha[t, j]
             for k in range(K):
-                row = rows[start + t, k]
+                row = heard[t, k]
                 if row:
-                    _nudge(weights, squares, row, slopes, rate, c1 * share[row], c2 * share[row])
+                    _nudge(weights, squares, row, slopes, rate, c1 * float(share[row]), c2 * float(share[row]))
         for i in range(L):
             for j in range(L):
                 slopes[j] = value * pairs[i, j] if legal[i, j] else 0.0
@@ -312,18 +323,7 @@ def _best(scores: Floats, T: int, transitions: Floats, edges: I64, before: I64, 
 
 @jit
 def perceptron(  # pragma: no cover compiled
-    rows: I32,
-    starts: I64,
-    tags: I32,
-    order: I64,
-    worth: F64,
-    weights: Floats,
-    transitions: Floats,
-    edges: I64,
-    before: I64,
-    totals: Floats,
-    transition_totals: Floats,
-    at: float,
+    rows: I32, starts: I64, tags: I32, order: I64, worth: F64, weights: Floats, transitions: Floats, edges: I64, before: I64, totals: Floats, transition_totals: Floats, at: float
 ) -> float:
     """One visit of the sentences in ``order``; a wrong path gives to the right one. Returns how many were wrong.
 

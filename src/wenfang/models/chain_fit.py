@@ -1,4 +1,4 @@
-"""How a linear chain learns: stochastic passes, then quasi-Newton iterations, both until they are done or the time is over.
+"""How a linear chain learns: stochastic passes, quasi-Newton iterations or perceptron passes, until they are done or the time is over.
 
 Imports the compiled loops, so only training comes here. Knows nothing of texts or labels.
 """
@@ -15,13 +15,14 @@ from . import chain
 from .base import Curve
 from .contexts import Windows
 from .quasi_newton import minimise
+from .tags import Layout
 
 __all__ = ["Chain"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Floats = npt.NDArray[Any]
-Score = Callable[[], float | None]
+Score = Callable[[F32, F32], float | None]
 
 _SLICE = 2000
 """Sentences between two looks at the clock."""
@@ -38,34 +39,64 @@ class Chain:
 
     Args:
         windows: rows that speak at each of N places.
-        tags: right tag of each place, shape (N,).
+        tags: right tag of each place, as its place in ``layout``, shape (N,).
         rows: F.
-        legal: which tag may follow which, shape (L, L).
-        first: 1 where a tag may stand first, shape (L,).
-        last: 1 where a tag may stand last, shape (L,).
+        layout: of the tags.
+        worth: how much each of n sentences counts, shape (n,); None: all 1.
     """
 
-    def __init__(self, windows: Windows, tags: npt.NDArray[np.int32], *, rows: int, legal: npt.NDArray[np.bool_], first: F64, last: F64) -> None:
-        self.windows, self.tags, self.legal, self.first, self.last = windows, tags, legal, first, last
-        self.weights: F32 = np.zeros((rows, len(first)), np.float32)
-        self.transitions: F32 = np.zeros((len(first), len(first)), np.float32)
+    def __init__(self, windows: Windows, tags: npt.NDArray[np.int32], *, rows: int, layout: Layout, worth: F64 | None = None) -> None:
+        self.windows, self.tags, self.layout = windows, tags, layout
+        self.worth = np.ones(len(windows.starts) - 1) if worth is None else worth
+        self.weights: F32 = np.zeros((rows, len(layout.tags)), np.float32)
+        self.transitions: F32 = np.zeros((len(layout.tags), len(layout.tags)), np.float32)
 
-    def stochastic(self, passes: int, *, rate: float, c1: float, c2: float, seed: int, curve: Curve, score: Score) -> None:
-        """AdaGrad, one step a sentence, ``passes`` times over all sentences in shuffled order."""
-        rng = np.random.default_rng(seed)
-        n = len(self.windows.starts) - 1
-        share = (1.0 / np.maximum(1, np.bincount(self.windows.rows.ravel(), minlength=len(self.weights)))).astype(np.float32)
+    def stochastic(self, passes: int, *, rate: float, c1: float, c2: float, dropout: float, seed: int, curve: Curve, score: Score) -> None:
+        """AdaGrad, one step a sentence, ``passes`` times over all sentences in shuffled order; the weights of the later half are averaged.
+
+        With ``dropout`` each place hears only some of its rows while it learns, so that no few of them carry everything.
+        Source: Duchi, Hazan & Singer, 2011; Wang, Wang, Wager, Liang & Manning, Feature Noising for Log-linear Structured Prediction, 2013.
+        """
+        rng, w = np.random.default_rng(seed), self.windows
+        n, lay, silent = len(w.starts) - 1, self.layout, np.float32(1 - dropout)
+        share = (1.0 / np.maximum(1, np.bincount(w.rows.ravel(), minlength=len(self.weights)))).astype(np.float32)
         squares, transition_squares = np.full_like(self.weights, 1e-2), np.full_like(self.transitions, 1e-2)
+        weights, transitions = self.weights.copy(), self.transitions.copy()
         for done in range(passes):
             order, loss = rng.permutation(n), 0.0
             for at in range(0, n, _SLICE):
                 loss += chain.adagrad(
-                    self.windows.rows, self.windows.starts, self.tags, order[at : at + _SLICE], self.weights, self.transitions, self.legal, self.first, self.last,
-                    squares, transition_squares, share, rate, c1, c2,
+                    w.rows, w.starts, self.tags, order[at : at + _SLICE], self.worth, weights, transitions, lay.legal, lay.edges, lay.before,
+                    squares, transition_squares, share, rate, c1, c2, dropout, int(rng.integers(1, 1 << 62)),
                 )  # fmt: skip
                 if curve.late():
+                    if done == 0:
+                        self.weights, self.transitions = weights * silent, transitions
                     return
-            curve.point(done + 1, loss=float(loss) / n, valid_score=score())
+            newest = np.float32(1.0 / max(1, done - passes // 2 + 1))  # its share of the average
+            self.weights += (weights * silent - self.weights) * newest
+            self.transitions += (transitions - self.transitions) * newest
+            curve.point(done + 1, loss=float(loss) / n, valid_score=score(self.weights, self.transitions))
+
+    def perceptron(self, passes: int, *, seed: int, curve: Curve, score: Score) -> None:
+        """Averaged perceptron: only wrong paths teach."""
+        rng, w = np.random.default_rng(seed), self.windows
+        n, lay, moment = len(w.starts) - 1, self.layout, 1
+        weights, transitions = self.weights.copy(), np.where(lay.legal, self.transitions, 0).astype(np.float32)
+        totals, transition_totals = np.zeros_like(weights), np.zeros_like(transitions)
+        for done in range(passes):
+            order, wrong = rng.permutation(n), 0.0
+            for at in range(0, n, _SLICE):
+                part = order[at : at + _SLICE]
+                wrong += chain.perceptron(w.rows, w.starts, self.tags, part, self.worth, weights, transitions, lay.edges, lay.before, totals, transition_totals, moment)
+                moment += len(part)
+                if curve.late():
+                    break
+            np.subtract(weights, totals * np.float32(1.0 / moment), out=self.weights)
+            np.subtract(transitions, transition_totals * np.float32(1.0 / moment), out=self.transitions)
+            if curve.late():
+                return
+            curve.point(done + 1, loss=wrong / n, valid_score=score(self.weights, self.transitions))
 
     def quasi_newton(self, iterations: int, *, c1: float, c2: float, curve: Curve, score: Score, done: int) -> None:
         """L-BFGS (OWL-QN if ``c1``) on the penalised likelihood of all sentences."""
@@ -76,7 +107,7 @@ class Chain:
 
         def watch(iteration: int, loss: float, x: F32) -> bool:
             put(x)
-            curve.point(done + iteration, loss=loss / n, valid_score=score() if iteration % 5 == 0 else None)
+            curve.point(done + iteration, loss=loss / n, valid_score=score(self.weights, self.transitions) if iteration % 5 == 0 else None)
             return curve.late()
 
         start = np.concatenate([self.weights.ravel(), self.transitions.ravel()])
@@ -88,13 +119,13 @@ class Chain:
 
     def objective(self, x: Floats, *, c2: float, late: Callable[[], bool] = bool) -> tuple[float, Floats]:
         """Negative log-likelihood plus ``c2 |x|²`` at ``x`` (weights, then transitions), and its gradient; ``late`` is asked now and then."""
-        L, cut, n = len(self.first), self.weights.size, len(self.windows.starts) - 1
+        w, lay, cut, n = self.windows, self.layout, self.weights.size, len(self.windows.starts) - 1
+        L = len(lay.tags)
         weights, transitions = x[:cut].reshape(-1, L), x[cut:].reshape(L, L)
         gradient, pairs, loss = np.zeros_like(x), np.zeros((L, L)), 0.0
-        rows = gradient[:cut].reshape(-1, L)
+        rows, order = gradient[:cut].reshape(-1, L), np.arange(n)
         for at in range(0, n, _SLICE):
-            starts = self.windows.starts[at : at + _SLICE + 1]
-            loss += float(chain.objective(self.windows.rows, starts, self.tags, weights, transitions, self.legal, self.first, self.last, rows, pairs))
+            loss += float(chain.objective(w.rows, w.starts, self.tags, order[at : at + _SLICE], self.worth, weights, transitions, lay.legal, lay.edges, lay.before, rows, pairs))
             if late():
                 raise _TimeOver
         gradient[cut:] = pairs.ravel()

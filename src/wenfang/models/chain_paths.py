@@ -39,7 +39,9 @@ def emit(rows: I32, weights: F32, scores: F32) -> None:  # pragma: no cover comp
 
 
 @jit
-def _forward(scores: F32, odds: F32, start: int, T: int, moves: F32, steps: F64, edges: I64, before: I64, alpha: F64, scale: F64, back: I32, best: F32) -> None:  # pragma: no cover compiled
+def _forward(
+    scores: F32, odds: F32, start: int, T: int, moves: F32, steps: F64, edges: I64, before: I64, alpha: F64, scale: F64, back: I32, best: F32
+) -> None:  # pragma: no cover compiled
     """The best score and the scaled forward probability of each tag at each place of one sentence."""
     L = scores.shape[1]
     opens, closes, inner = edges[0], edges[1], edges[2]

@@ -60,9 +60,10 @@ def _live(lengths: I64, t: int) -> int:
 
 def _forward(group: I64, scores: F32, odds: F32, starts: I64, moves: F32, steps: F64, edges: I64, path: I32, scale: F64, ends: F64) -> F64:
     begin, lengths = starts[group], np.diff(starts)[group]
-    T, L = int(lengths[0]), scores.shape[1]
-    opens, closes, inner = edges.tolist()
-    arrivals, at_first, tags = np.ascontiguousarray(moves.T), np.arange(L) < opens, np.arange(L)
+    T, L = int(lengths[0]), len(moves)
+    opens, closes, inner = int(edges[0]), int(edges[1]), int(edges[2])
+    tags: I64 = np.arange(L)
+    arrivals, at_first = np.ascontiguousarray(moves.T), tags < opens
     back = np.zeros((T, len(group), L), np.uint16)
     alpha = np.zeros((T, len(group), L))
     best = np.where(at_first, np.float32(0), np.float32(-np.inf)) + scores[begin]
@@ -92,9 +93,10 @@ def _forward(group: I64, scores: F32, odds: F32, starts: I64, moves: F32, steps:
 
 def _backward(group: I64, odds: F32, starts: I64, backs: F64, edges: I64, scale: F64, ends: F64) -> F64:
     begin, lengths = starts[group], np.diff(starts)[group]
-    T, L = int(lengths[0]), odds.shape[1]
+    T, L = int(lengths[0]), len(backs)
+    tags: I64 = np.arange(L)
     beta = np.zeros((T, len(group), L))
-    beta[lengths - 1, np.arange(len(group)), :] = np.where((np.arange(L) >= edges[1]) & (np.arange(L) < edges[2]), 1.0 / ends[group][:, None], 0.0)
+    beta[lengths - 1, np.arange(len(group)), :] = np.where((tags >= edges[1]) & (tags < edges[2]), 1.0 / ends[group][:, None], 0.0)
     for t in range(T - 1, 0, -1):
         live = _live(lengths, t)
         at = begin[:live] + t
@@ -105,7 +107,7 @@ def _backward(group: I64, odds: F32, starts: I64, backs: F64, edges: I64, scale:
 
 def _spans(group: I64, alpha: F64, beta: F64, odds: F32, starts: I64, steps: F64, edges: I64, path: I32, scale: F64, mass: F64) -> None:
     begin, lengths = starts[group], np.diff(starts)[group]
-    opens, closes, inner = edges.tolist()
+    opens, closes, inner = int(edges[0]), int(edges[1]), int(edges[2])
     first, running = begin.copy(), np.zeros(len(group))
     for t in range(int(lengths[0])):
         live = _live(lengths, t)

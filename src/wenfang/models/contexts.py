@@ -7,25 +7,23 @@ only and gives a text the same rows alone and in a batch. Knows nothing of tags.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .features import MARK, U64, GramIndex, mix, text_blocks
-from .places import Channel, Places, Unit
+from .features import MARK, U64, GramIndex, mix
+from .places import Channel, Places
 
-__all__ = ["CHARACTERS", "WORDS", "Contexts", "Kind", "Template", "Windows"]
+__all__ = ["CHARACTERS", "CLUSTERS", "LEXICON", "LISTS", "TOPICS", "WORDS", "Contexts", "Kind", "Template", "Windows"]
 
 I64 = npt.NDArray[np.int64]
 Template = tuple[tuple[Channel, int], ...]
 """What is read together: a channel and how far from the tagged place."""
 Kind = tuple[tuple[str, int], ...]
-Extra = Callable[[Places], Mapping[str, U64]]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_BLOCK_CHARS = 1 << 20
 
 
 def _at(channel: Channel, *offsets: int) -> Template:
@@ -54,6 +52,28 @@ WORDS: tuple[Template, ...] = (
 )
 """Single words, pairs and triples of a window of five, beginnings, endings and shapes of a window of three."""
 
+LEXICON: tuple[Template, ...] = (*(_at("lexicon", o) for o in (-1, 0, 1)), *(_at("lexicon", o, o + 1) for o in (-1, 0)), (("lexicon", 0), ("form", 0)))
+"""Terms that the spans of other texts taught."""
+
+LISTS: tuple[Template, ...] = tuple(_at("words", o) for o in (-1, 0, 1))
+"""Terms of the given word lists."""
+
+CLUSTERS: tuple[Template, ...] = (
+    *(_at("cluster", o, o + 1) for o in (-2, -1, 0, 1)),
+    *(_at("cluster", o, o + 1, o + 2) for o in (-2, -1, 0)),
+    *(_at("fine", o) for o in (-2, -1, 0, 1, 2)),
+)
+"""Groups of forms: coarse ones in pairs and triples, fine ones alone."""
+
+TOPICS: tuple[Template, ...] = (
+    _at("topic", 0),
+    _at("topics", 0),
+    *((("topic", 0), ("form", o)) for o in (-1, 0, 1)),
+    (("topic", 0), ("lexicon", 0)),
+    (("topic", 0), ("shape", -1), ("shape", 0), ("shape", 1)),
+)
+"""What the text is about, beside what stands there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Windows:
@@ -76,71 +96,70 @@ class Contexts:
 
     Args:
         templates: K of them.
-        unit: what a place is.
         known: for each kind in the order of ``kinds`` its sorted hashes.
-        extra: reads the channels that need more than the text.
     """
 
-    def __init__(self, templates: Sequence[Template], unit: Unit, known: Sequence[U64] | None = None, extra: Extra | None = None) -> None:
-        self.templates, self.unit, self.extra = tuple(templates), unit, extra
-        self._where = [_split(t) for t in self.templates]
-        self.kinds: tuple[Kind, ...] = tuple(dict.fromkeys(kind for kind, _ in self._where))
+    def __init__(self, templates: Sequence[Template], known: Sequence[U64] | None = None) -> None:
+        self.templates = tuple(templates)
+        where = [_split(t) for t in self.templates]
+        self.kinds: tuple[Kind, ...] = tuple(dict.fromkeys(kind for kind, _ in where))
+        self._where = [(self.kinds.index(kind), first) for kind, first in where]
         self._reach = max((abs(o) for t in self.templates for _, o in t), default=0)
         self.known = [GramIndex(keys) for keys in (known if known is not None else [np.zeros(0, np.uint64)] * len(self.kinds))]
-        sizes = [len(self.known[self.kinds.index(kind)]) for kind, _ in self._where]
-        self.first = np.concatenate([[1], 1 + np.cumsum(sizes)]).astype(np.int64)
+        self.first = np.concatenate([[1], 1 + np.cumsum([len(self.known[k]) for k, _ in self._where])]).astype(np.int64)
 
     def __len__(self) -> int:
         """Rows of the weight table, row 0 included."""
         return int(self.first[-1])
 
-    def _read(self, places: Places, extra: Mapping[str, U64] | None) -> tuple[list[U64], I64]:
-        """The hash of every kind at every padded place, and the padded place of each place."""
-        reach, n = self._reach, len(places)
-        B = len(places.starts) - 1
-        at = np.arange(n) + np.repeat(np.arange(B) * reach, np.diff(places.starts)) + reach
-        size = n + (B + 1) * reach
-        padded: dict[str, U64] = {}
-        extra = extra or {}
-        for name in {c for kind in self.kinds for c, _ in kind}:
-            values = np.full(size, MARK, np.uint64)
-            values[at] = extra[name] if name in extra else places.channel(name)
-            padded[name] = values
-        read: list[U64] = []
-        for kind in self.kinds:
-            length = max(0, size - max(o for _, o in kind))
-            key = np.zeros(length, np.uint64)
-            for name, o in kind:
-                key = mix(key + _STEP * (padded[name][o : o + length] + np.uint64(1)))
-            read.append(key)
-        return read, at
+    def channels(self) -> frozenset[str]:
+        """Names of the channels that are read."""
+        return frozenset(c for kind in self.kinds for c, _ in kind)
 
-    def count(self, texts: Sequence[str], *, min_count: int, size_max: int, extra: Mapping[str, U64] | None = None) -> Contexts:
-        """The same templates with the readings that stand at ``min_count`` places at least (three characters: one more); more are asked for until ``size_max`` rows suffice."""
-        counts: list[tuple[U64, I64]] = []
-        places = Places(texts, self.unit)
-        read, at = self._read(places, extra if extra is not None else (self.extra(places) if self.extra else None))
-        for keys in read:
-            counts.append(np.unique(keys, return_counts=True))
+    def _pad(self, places: Places, learned: Mapping[str, U64]) -> tuple[dict[str, U64], I64]:
+        """Each channel with marks between the texts, and where each place then stands."""
+        reach, B = self._reach, len(places.starts) - 1
+        at = np.arange(len(places)) + np.repeat(np.arange(B) * reach, np.diff(places.starts)) + reach
+        padded: dict[str, U64] = {}
+        for name in sorted(self.channels()):
+            padded[name] = np.full(len(places) + (B + 1) * reach, MARK, np.uint64)
+            padded[name][at] = learned[name] if name in learned else places.channel(name)
+        return padded, at
+
+    @staticmethod
+    def _hash(kind: Kind, padded: Mapping[str, U64]) -> U64:
+        """What ``kind`` reads at every padded place it fits in."""
+        length = max(0, len(padded[kind[0][0]]) - max(o for _, o in kind))
+        key = np.zeros(length, np.uint64)
+        for name, o in kind:
+            key = mix(key + _STEP * (padded[name][o : o + length] + np.uint64(1)))
+        return key
+
+    def count(self, places: Places, learned: Mapping[str, U64], *, min_count: int, size_max: int) -> Contexts:
+        """The same templates with the readings that stand at ``min_count`` places at least (three forms together: one more); more are asked for until ``size_max`` rows suffice."""
+        padded, _ = self._pad(places, learned)
+        counts = [np.unique(self._hash(kind, padded), return_counts=True) for kind in self.kinds]
         least = min_count
         while True:
             known = [keys[times >= least + (len(kind) == 3 and kind[0][0] == "form")] for kind, (keys, times) in zip(self.kinds, counts, strict=True)]
-            kept = Contexts(self.templates, self.unit, known, self.extra)
+            kept = Contexts(self.templates, known)
             if len(kept) <= size_max:
                 return kept
             least += 1
 
-    def windows(self, places: Places, extra: Mapping[str, U64] | None = None) -> Windows:
+    def windows(self, places: Places, learned: Mapping[str, U64]) -> Windows:
         """The rows that speak at each place.
+
+        Args:
+            places: of the texts.
+            learned: channels that are not read from the text alone.
 
         Cost: about 0.5 microseconds per place.
         """
-        if extra is None and self.extra is not None:
-            extra = self.extra(places)
-        read, at = self._read(places, extra)
-        found = [index.rows(keys) for index, keys in zip(self.known, read, strict=True)]
+        padded, at = self._pad(places, learned)
+        found = [index.rows(self._hash(kind, padded)) for kind, index in zip(self.kinds, self.known, strict=True)]
         rows = np.zeros((len(places), len(self.templates)), np.int32)
         for t, (kind, first) in enumerate(self._where):
-            row = found[self.kinds.index(kind)][at + first]
+            row = found[kind][at + first]
             rows[:, t] = np.where(row >= 0, row + np.int32(self.first[t]), np.int32(0))
         return Windows(rows, places.starts)

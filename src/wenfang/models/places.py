@@ -14,15 +14,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from wenfang.core.examples import Span
+
 from .features import U64, code_points, mix
 
-__all__ = ["CHANNELS", "Channel", "Places", "Unit", "fitting_unit"]
+__all__ = ["Channel", "Places", "Unit", "fitting_unit"]
 
 I64 = npt.NDArray[np.int64]
 
 Unit = Literal["character", "word"]
-Channel = Literal["form", "shape", "prefix2", "prefix3", "suffix2", "suffix3", "twice", "lexicon", "cluster", "fine"]
-CHANNELS: tuple[str, ...] = ("form", "shape", "prefix2", "prefix3", "suffix2", "suffix3", "twice", "lexicon", "cluster", "fine")
+Channel = Literal["form", "shape", "prefix2", "prefix3", "suffix2", "suffix3", "twice", "lexicon", "words", "cluster", "fine", "topic", "topics"]
+"""What can be read at a place. Of a character its beginning and ending are the character itself."""
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _BLANK, _DIGIT, _LATIN, _HAN, _LETTER, _PUNCTUATION, _SYMBOL, _REST, _UPPER = range(9)
@@ -94,6 +96,20 @@ class Places:
             return at, at + 1
         home = np.repeat(self.text_starts[:-1], np.diff(self.starts))
         return self.left - home, self.right - home
+
+    def covering(self, spans: Sequence[Sequence[Span]]) -> list[list[Span]]:
+        """The spans of each text counted in places instead of code points: whole places that touch them, without those that meet one before."""
+        left, right = self.bounds()
+        covered: list[list[Span]] = []
+        for i, own in enumerate(spans):
+            a, b = int(self.starts[i]), int(self.starts[i + 1])
+            kept: list[Span] = []
+            for s in sorted(own, key=lambda s: s.start):
+                start, end = int(np.searchsorted(right[a:b], s.start, "right")), int(np.searchsorted(left[a:b], s.end, "left"))
+                if start < end and (not kept or kept[-1].end <= start):
+                    kept.append(Span(start, end, s.label))
+            covered.append(kept)
+        return covered
 
     def channel(self, name: str) -> U64:
         """What ``name`` reads at each place, shape (N,)."""

@@ -45,14 +45,10 @@ class TagSet:
         >>> TagSet(("LOC",)).encode([Span(1, 3, "LOC")], 4).tolist()
         [0, 1, 3, 0]
         """
+        self.check(spans, length)
         tags = np.zeros(length, np.int32)
-        free = 0
-        for span in sorted(spans, key=lambda s: s.start):
-            if not free <= span.start < span.end <= length:
-                raise Invalid("model.bad-span", start=span.start, end=span.end, length=length)
-            if span.label not in self._base:
-                raise Invalid("model.unknown-label", label=span.label)
-            base, free = self._base[span.label], span.end
+        for span in spans:
+            base = self._base[span.label]
             if span.end - span.start == 1:
                 tags[span.start] = base + SINGLE
             else:
@@ -60,6 +56,20 @@ class TagSet:
                 tags[span.start] = base + BEGIN
                 tags[span.end - 1] = base + END
         return tags
+
+    def check(self, spans: Sequence[Span], length: int) -> None:
+        """Whether ``spans`` fit a text of ``length`` code points.
+
+        Raises:
+            Invalid: `model.bad-span` (outside the text, empty, overlapping), `model.unknown-label`.
+        """
+        free = 0
+        for span in sorted(spans, key=lambda s: s.start):
+            if not free <= span.start < span.end <= length:
+                raise Invalid("model.bad-span", start=span.start, end=span.end, length=length)
+            if span.label not in self._base:
+                raise Invalid("model.unknown-label", label=span.label)
+            free = span.end
 
     def decode(self, tags: Sequence[int] | npt.NDArray[np.integer]) -> tuple[Span, ...]:
         """The spans of a tag sequence, illegal sequences read leniently: an I or E without a beginning opens a span, a broken one ends where it breaks.

@@ -69,8 +69,8 @@ class Topics:
         gram = bags.T @ bags
         gram[np.diag_indices_from(gram)] += _RIDGE
         inverse = np.linalg.inv(gram.astype(np.float64)).astype(np.float32)
-        table = inverse @ (bags.T @ right)
-        said = bags @ table
+        table = np.asarray(inverse @ (bags.T @ right), np.float32)
+        said = np.asarray(bags @ table, np.float32)
         for at in range(0, len(bags), _BLOCK):
             block = bags[at : at + _BLOCK]
             lever = np.minimum(((block @ inverse) * block).sum(axis=1, keepdims=True), 0.99)
