@@ -20,15 +20,16 @@ from wenfang.models.places import Places, fitting_unit
 from wenfang.models.spans import span_f1
 from wenfang.models.tags import TagSet
 from wenfang.select.metrics import span_counts
-from wenfang.stats import Counts, compare
+from wenfang.stats.paired import compare
+from wenfang.stats.scores import Counts
 
 PEER = {"c1": 0.1, "c2": 0.01, "feature.possible_transitions": True}
 WINDOW = [(-2,), (-1,), (0,), (1,), (2,), (-2, -1), (-1, 0), (0, 1), (1, 2), (-1, 1)]
 
 
-def timed(call):
+def timed(call, *arguments, **named):
     start = time.process_time()
-    answer = call()
+    answer = call(*arguments, **named)
     return answer, time.process_time() - start
 
 
@@ -80,49 +81,57 @@ def report(name, judged, ours, peer):
     print(f"  {name}: difference {d.difference:+.4f} [{d.low:+.4f}, {d.high:+.4f}], p {d.p:.4f} ({d.method})", flush=True)
 
 
+def learn(family, hyper, train):
+    return family(hyper, task="tagging").fit(train, None, Curve())
+
+
 def hurry(family, train, dev):
-    """CPU seconds until valid reaches what CRFsuite reaches in 50 iterations; the scores along the way are not counted."""
-    peer, peer_s = timed(lambda: Peer(train, 50))
+    """CPU seconds until valid reaches what CRFsuite reaches in 50 iterations."""
+    peer, peer_s = timed(Peer, train, 50)
     goal = span_f1(peer.predict(dev.texts), dev.spans)
     for passes in range(1, 13):
-        model, fit_s = timed(lambda p=passes: family(family.Hyper(passes=p), task="tagging").fit(train))
+        model, fit_s = timed(learn, family, family.Hyper(passes=passes), train)
         found = span_f1([o.spans for o in model.predict(dev.texts)], dev.spans)
         if found >= goal:
             break
     print(f"  CRFsuite 50 iterations: valid {goal:.4f} in {peer_s:.1f} CPU-s; crf: valid {found:.4f} after {passes} passes in {fit_s:.1f} CPU-s, all told", flush=True)
 
 
+def one(family, name, flags):
+    train, valid, test = SETS[name]()
+    part, judged = ("test", test) if "--test" in flags else ("valid", valid)
+    shape = DataShape("tagging", len(train), len(train.label_names()), sum(map(len, train.texts)) / len(train), max(map(len, train.texts)))
+    best = 0.0, None
+    for hyper in list(family.candidates(shape))[: None if "--all" in flags else 1]:
+        model, fit_s = timed(learn, family, hyper, train)
+        score = span_f1([o.spans for o in model.predict(valid.texts)], valid.spans)
+        print(f"{name}: valid {score:.4f}, fit {fit_s:.1f} CPU-s  {hyper.model_dump(exclude_defaults=True)}", flush=True)
+        best = max(best, (score, model), key=lambda pair: pair[0])
+    size = sum(map(len, judged.texts))
+    outputs, tag_s = timed(best[1].predict, judged.texts * 3)
+    ours = [o.spans for o in outputs[: len(judged)]]
+    print(f"  {part} {span_f1(ours, judged.spans):.4f}, tagging {3 * size / tag_s:,.0f} characters/CPU-s", flush=True)
+    if "--no-peer" in flags:
+        return
+    peer, peer_s = timed(Peer, train, 100)
+    found, peer_tag_s = timed(peer.predict, judged.texts)
+    print(
+        f"  CRFsuite, plain templates, 100 iterations: {part} {span_f1(found, judged.spans):.4f}, fit {peer_s:.1f} CPU-s, tagging {size / peer_tag_s:,.0f} characters/CPU-s",
+        flush=True,
+    )
+    report("crf - CRFsuite", judged, ours, found)
+    if name == "resume":
+        hurry(family, train, valid)
+
+
 def main(names=None):
     flags = {a for a in sys.argv[1:] if a.startswith("--")}
-    names = names or [a for a in sys.argv[1:] if a in SETS] or list(SETS)
     family = families.get("crf")
     small = SETS["resume"]()[0].take(range(50))
-    _, compile_s = timed(lambda: [family(family.Hyper(algorithm=a, iterations=2), task="tagging").fit(small, small) for a in ("sgd", "lbfgs", "perceptron")])
+    compile_s = sum(timed(learn, family, family.Hyper(algorithm=a, iterations=2), small)[1] for a in ("sgd", "lbfgs", "perceptron"))
     print(f"compiling or reading compiled loops: {compile_s:.1f} CPU-s, not counted below")
-    for name in names:
-        train, valid, test = SETS[name]()
-        judged = test if "--test" in flags else valid
-        shape = DataShape("tagging", len(train), len(train.label_names()), sum(map(len, train.texts)) / len(train), max(map(len, train.texts)))
-        best = None
-        for hyper in list(family.candidates(shape))[: None if "--all" in flags else 1]:
-            model, fit_s = timed(lambda h=hyper: family(h, task="tagging").fit(train, None, Curve()))
-            score = span_f1([o.spans for o in model.predict(valid.texts)], valid.spans)
-            print(f"{name}: valid {score:.4f}, fit {fit_s:.1f} CPU-s  {hyper.model_dump(exclude_defaults=True)}", flush=True)
-            best = max(best or (0.0, None), (score, model), key=lambda pair: pair[0])
-        model = best[1]
-        outputs, tag_s = timed(lambda: model.predict(judged.texts * 3))
-        ours = [o.spans for o in outputs[: len(judged)]]
-        part = "test" if "--test" in flags else "valid"
-        print(f"  {part} {span_f1(ours, judged.spans):.4f}, tagging {3 * sum(map(len, judged.texts)) / tag_s:,.0f} characters/CPU-s", flush=True)
-        if "--no-peer" in flags:
-            continue
-        peer, peer_s = timed(lambda: Peer(train, 100))
-        found, peer_tag_s = timed(lambda: peer.predict(judged.texts))
-        rate = sum(map(len, judged.texts)) / peer_tag_s
-        print(f"  CRFsuite, plain templates, 100 iterations: {part} {span_f1(found, judged.spans):.4f}, fit {peer_s:.1f} CPU-s, tagging {rate:,.0f} characters/CPU-s", flush=True)
-        report("crf - CRFsuite", judged, ours, found)
-        if name == "resume":
-            hurry(family, train, valid)
+    for name in names or [a for a in sys.argv[1:] if a in SETS] or list(SETS):
+        one(family, name, flags)
 
 
 if __name__ == "__main__":
