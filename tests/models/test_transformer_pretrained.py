@@ -1,5 +1,6 @@
 """A local directory of the transformers library, made here, in and out of the transformer family."""
 
+import json
 import random
 import subprocess
 import sys
@@ -111,3 +112,18 @@ def test_what_is_damaged_is_refused(folder, tmp_path, name):
 def test_no_directory_no_model():
     with pytest.raises(Invalid, match=r"neural\.pretrained-missing"):
         fit("/nowhere/at-all")
+
+
+def test_a_vocabulary_of_another_model_is_refused(folder, tmp_path):
+    copy_without(folder, tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    document["model"]["vocab"] |= {"extra": 999}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(Invalid, match=r"neural\.vocabulary-differs.*1000"):
+        fit(tmp_path)
+
+
+def test_a_vocabulary_of_another_language_is_refused(folder):
+    foreign = Examples("classification", ["春眠不觉晓处处闻啼鸟", "夜来风雨声花落知多少"], ["a", "b"])
+    with pytest.raises(Invalid, match=r"neural\.vocabulary-foreign"):
+        Transformer(Transformer.Hyper(pretrained=str(folder), epochs=1, threads=1), task="classification").fit(foreign)

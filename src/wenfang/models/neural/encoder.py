@@ -31,7 +31,7 @@ class EncoderShape:
 
     vocabulary: int
     outputs: int
-    """L."""
+    """L; 0: no head, the states themselves come out."""
     tagging: bool
     layers: int
     hidden: int
@@ -83,13 +83,15 @@ class Encoder(Network):
         super().__init__()
         self.shape = shape
         self.frugal = False
+        self.started = False
+        """Whether everything but the head comes from a pre-training."""
         H = shape.hidden
         self.chars = nn.Embedding(shape.vocabulary, H)
         self.grams = nn.EmbeddingBag(shape.gram_buckets + 1, H, mode="sum", sparse=True, padding_idx=0) if shape.gram_buckets else None
         self.distance = nn.Parameter(_looks(shape))
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(H)
-        self.head = nn.Linear(H if shape.tagging else 3 * H, shape.outputs)
+        self.head = nn.Linear(H if shape.tagging else 3 * H, shape.outputs) if shape.outputs else nn.Identity()
         self.apply(_initialise)
         if self.grams is not None:
             nn.init.zeros_(self.grams.weight)  # an n-gram that training never saw says nothing
@@ -130,6 +132,10 @@ class Encoder(Network):
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Those whose gradients touch few rows."""
         return [] if self.grams is None else [cast("nn.Parameter", self.grams.weight)]
+
+    def new_parameters(self) -> list[nn.Parameter]:
+        """The head, when the rest is pretrained."""
+        return list(self.head.parameters()) if self.started else []
 
     def embedding(self) -> nn.Parameter:
         """The vectors of the characters."""

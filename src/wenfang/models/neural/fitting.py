@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
 from wenfang.models.tags import TagSet
@@ -24,6 +24,7 @@ from .crf_layer import CrfLayer
 from .encoder import Encoder, EncoderShape
 from .export import check_same, int8_of, seconds_of, to_onnx, torch_run
 from .feeds import PieceFeed
+from .folders import is_ours, open_encoder
 from .loop import Fitted, Plan, Trainer
 from .network import Network
 from .objectives import ClassObjective, Objective, TagObjective, balanced_weights
@@ -31,7 +32,8 @@ from .paths import FORBIDDEN, Transitions
 from .precision import device, precision_of
 from .pretrained import open_pretrained
 from .session import Session
-from .tokens import PATTERNS, CharTokens, Encoded, Tokens
+from .tokens import PATTERNS, CharTokens, Encoded, SubwordTokens, Tokens
+from .torch_state import torch_state
 
 __all__ = ["Learned", "fit_network"]
 
@@ -39,6 +41,8 @@ WINDOWS_AT_MOST = 8
 """Windows of one text that training reads; answering reads all."""
 JUDGED_AT_MOST = 2000
 """Valid texts that int8 is judged on."""
+UNKNOWN_MAX = 0.3
+"""Share of tokens that a pretrained vocabulary may not know."""
 INT8_LOSS = 0.002
 """Valid score that int8 may cost."""
 
@@ -79,7 +83,7 @@ def fit_network(hyper: Any, train: Examples, valid: Examples | None, *, labels: 
 
 
 def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int, curve: Curve, checkpoints: Checkpoints | None) -> Learned:
-    with _torch_state(seed, hyper.threads or _threads(hyper)):
+    with torch_state(seed, hyper.threads or _threads(hyper)):
         tags = TagSet(tuple(labels)) if train.task == "tagging" else None
         network, tokens, size = _network(hyper, train, len(labels) if tags is None else len(tags))
         network.to(device())
@@ -87,6 +91,7 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
             network.save_memory()
         judge = None if valid is None else _Judge(valid, tokens, size, labels)
         encoded = tokens.encode(train.texts)
+        _check_vocabulary(hyper, tokens, encoded)
         pieces = pieces_of(encoded, size, at_most=WINDOWS_AT_MOST)
         stacker = Stacker(encoded, pieces, tokens)
         objective = _objective(hyper, train, encoded, stacker, labels=labels)
@@ -126,14 +131,30 @@ def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: lis
 
 def _network(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, int]:
     tagging = train.task == "tagging"
-    if hyper.pretrained is not None:
-        network, subwords, positions = open_pretrained(Path(hyper.pretrained), outputs=outputs, tagging=tagging, dropout=hyper.dropout)
+    folder = None if hyper.pretrained is None else Path(hyper.pretrained)
+    if folder is not None and not is_ours(folder):
+        network, subwords, positions = open_pretrained(folder, outputs=outputs, tagging=tagging, dropout=hyper.dropout)
         special = len(subwords.prefix) + len(subwords.suffix)
         return network, subwords, max(1, min(hyper.max_length, positions - special))
     grams = hyper.ngram_buckets if hyper.ngram_buckets is not None else 0 if tagging else 1 << 16
-    tokens = CharTokens.learn(train.texts, min_count=hyper.min_count, patterns=PATTERNS[train.task], buckets=grams)
-    shape = EncoderShape(len(tokens), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout)
-    return Encoder(shape), tokens, hyper.max_length
+    tokens = CharTokens.learn(train.texts, min_count=hyper.min_count)
+    start = None if folder is None else open_encoder(folder)
+    tokens = CharTokens((tokens if start is None else start.widened(tokens.chars)).chars, patterns=PATTERNS[train.task], buckets=grams)
+    if start is None:
+        shape = EncoderShape(len(tokens), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout)
+        return Encoder(shape), tokens, hyper.max_length
+    shape = replace(start.shape, vocabulary=len(tokens), outputs=outputs, tagging=tagging, dropout=hyper.dropout, gram_buckets=grams, token_dropout=hyper.token_dropout)
+    return start.encoder(shape), tokens, hyper.max_length
+
+
+def _check_vocabulary(hyper: Any, tokens: Tokens, encoded: Sequence[Encoded]) -> None:
+    """Refuse a vocabulary that cannot spell the texts: its pretraining would be worth nothing."""
+    if not isinstance(tokens, SubwordTokens) or tokens.unknown is None:
+        return
+    ids = np.concatenate([e.ids for e in encoded])
+    share = float((ids == tokens.unknown).mean()) if len(ids) else 0.0
+    if share > UNKNOWN_MAX:
+        raise Invalid("neural.vocabulary-foreign", path=hyper.pretrained, share=round(share, 3), allowed=UNKNOWN_MAX)
 
 
 def _objective(hyper: Any, train: Examples, encoded: Sequence[Encoded], stacker: Stacker, *, labels: list[str]) -> Objective:
@@ -162,12 +183,13 @@ def _chain(crf: nn.Module | None, tags: TagSet) -> Transitions:
 
 def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
     scratch = hyper.pretrained is None
-    rate = hyper.learning_rate or (1e-3 if scratch else 3e-5)
+    ours = scratch or is_ours(Path(hyper.pretrained))
+    rate = hyper.learning_rate or (1e-3 if scratch else 5e-4 if ours else 3e-5)
     return Plan(
         epochs=hyper.epochs,
         decay_epochs=max(hyper.epochs, hyper.decay_epochs or hyper.epochs),
         learning_rate=rate,
-        head_rate=5e-3 if scratch else 1e-3,
+        head_rate=5e-3 if ours else 1e-3,
         gram_rate=hyper.gram_rate * rate,
         patience=hyper.patience,
         weight_decay=hyper.weight_decay,
@@ -177,7 +199,7 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         r_drop=hyper.r_drop,
         fgm=hyper.fgm,
         precision=precision_of(device().type) if hyper.precision == "auto" else hyper.precision,
-        reserve_s=2.0 if scratch else 20.0,
+        reserve_s=2.0 if ours else 20.0,
         scores_after=2 if hyper.int8 == "auto" else 0,
         score_tokens=score_tokens,
         seed=seed,
@@ -255,16 +277,3 @@ def _found(fitted: Fitted, difference: float) -> dict[str, Any]:
 def _threads(hyper: Any) -> int:
     """Layers narrower than 256 are over before a second thread has begun."""
     return 1 if hyper.pretrained is None and hyper.hidden < 256 else len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def _torch_state(seed: int, threads: int) -> Generator[None]:
-    """Torch's process-wide seed and threads, put back afterwards."""
-    before, state = torch.get_num_threads(), torch.random.get_rng_state()
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.random.set_rng_state(state)

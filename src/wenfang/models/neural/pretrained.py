@@ -93,7 +93,7 @@ def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float
     """The network, its tokens, and how many tokens it reads at once (special ones included).
 
     Raises:
-        Invalid: as ``describe``; `neural.pretrained-unreadable`.
+        Invalid: as ``describe``; `neural.pretrained-unreadable`, `neural.vocabulary-differs`.
     """
     config = describe(folder)
     try:
@@ -101,6 +101,9 @@ def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float
         tokens = SubwordTokens((folder / "tokenizer.json").read_bytes(), pad=int(config.get("pad_token_id") or 0))
     except Exception as e:  # tokenizers and safetensors raise bare Exceptions of their own for damaged files
         raise Invalid("neural.pretrained-unreadable", path=str(folder), reason=type(e).__name__) from e
+    rows = int(body.get_input_embeddings().weight.shape[0])
+    if tokens.size > rows:
+        raise Invalid("neural.vocabulary-differs", path=str(folder), characters=tokens.size, rows=rows)
     hidden = getattr(body.config, "hidden_size", None)
     if not isinstance(hidden, int):
         raise Broken("neural.pretrained-shape", path=str(folder))

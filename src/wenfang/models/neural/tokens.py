@@ -5,6 +5,7 @@ Knows nothing of networks. Offsets are code points of the text as given, so a ta
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,6 +159,11 @@ class SubwordTokens:
         self.source = source
         self.pad = pad
         self._tokenizer: Tokenizer = Tokenizer.from_str(source.decode("utf-8"))
+        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        """One more than the highest number it gives."""
+        unknown = json.loads(source).get("model", {}).get("unk_token")
+        self.unknown: int | None = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        """What stands for what it cannot spell; None: it spells everything."""
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         probe = self._tokenizer.encode("a", add_special_tokens=True)
