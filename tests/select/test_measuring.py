@@ -12,7 +12,8 @@ from selection_world import InProcess, Oracle, OracleHyper, examples
 from wenfang.core.examples import Output
 from wenfang.select.journal import Journal, fingerprint
 from wenfang.select.latency import measure, measure_again, percentile, size_of
-from wenfang.select.plots import Bar, Point, Series, bars, heat_map, lines, log_ticks, reliability, scatter_log, short, text_width, ticks
+from wenfang.select.plots import Bar, Point, Series, bars, heat_map, lines, reliability, scatter_log
+from wenfang.select.svg import log_ticks, short, text_width, ticks
 
 
 def bundle_of(tmp_path, hyper):

@@ -1,4 +1,4 @@
-"""What a user wants looked at beside the score, as one TOML file: slices, robustness tests, the price of a machine. Knows nothing of models.
+"""What a user wants looked at beside the score, as one TOML file: slices, robustness tests, the price of a machine, texts in the report. Knows nothing of models.
 
 [slices.with-order-number]
 pattern = "订单号[0-9]+"
@@ -7,6 +7,8 @@ labels = { "正面" = "负面", "负面" = "正面" }
 [price]
 core_hour = 0.3
 currency = "CNY"
+[report]
+examples = 12
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wenfang.core.errors import Invalid
 from wenfang.core.registry import nearest
@@ -27,16 +29,26 @@ from .slices import SliceRule
 
 __all__ = ["Checks", "read_checks"]
 
-PARTS = ("slices", "robustness", "price")
+PARTS = ("slices", "robustness", "price", "report")
+
+
+class Wishes(BaseModel):
+    """What the report shows beside figures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    examples: int = Field(default=0, ge=0, le=100)
+    """Test texts with gold and answer. Zero: no text leaves the data set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Slices, tests and price of one selection."""
+    """Slices, tests, price and report of one selection."""
 
     slices: dict[str, SliceRule] = field(default_factory=dict[str, SliceRule])
     robustness: dict[str, RobustnessTest] = field(default_factory=builtin)
     price: Price | None = None
+    report: Wishes = field(default_factory=Wishes)
     digest: str = ""
     """Of the file, so that a selection with other checks is another request."""
 
@@ -45,7 +57,7 @@ def read_checks(text: str) -> Checks:
     """The checks of a TOML text.
 
     Raises:
-        Invalid: `checks.not-toml`, `checks.unknown-part`, `checks.bad-slice`, `checks.bad-price`, `robustness.bad-test`.
+        Invalid: `checks.not-toml`, `checks.unknown-part`, `checks.bad-slice`, `checks.bad-price`, `checks.bad-report`, `robustness.bad-test`.
     """
     try:
         document = tomllib.loads(text)
@@ -58,7 +70,7 @@ def read_checks(text: str) -> Checks:
     for name, table in own.items():
         if not isinstance(table, dict):
             raise Invalid("checks.unknown-part", part=f"robustness.{name}", known=list(PARTS), near=[])
-    return Checks(_slices(document.get("slices", {})), suite(own), _price(document.get("price")), hashlib.sha256(text.encode()).hexdigest())
+    return Checks(_slices(document.get("slices", {})), suite(own), _price(document.get("price")), _wishes(document.get("report", {})), hashlib.sha256(text.encode()).hexdigest())
 
 
 def _slices(tables: dict[str, Any]) -> dict[str, SliceRule]:
@@ -80,3 +92,11 @@ def _price(table: Any) -> Price | None:
     except ValidationError as e:
         first = e.errors()[0]
         raise Invalid("checks.bad-price", field=".".join(map(str, first["loc"])) or "-", reason=first["msg"]) from None
+
+
+def _wishes(table: dict[str, Any]) -> Wishes:
+    try:
+        return Wishes.model_validate(table)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise Invalid("checks.bad-report", field=".".join(map(str, first["loc"])) or "-", reason=first["msg"]) from None

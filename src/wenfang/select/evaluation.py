@@ -68,6 +68,8 @@ class Evaluation:
     """(n,) whether each answer was right, where answers are right or wrong."""
     confidence: Shares | None = None
     """(n,) probability the model gave each answer."""
+    agreement: Shares | None = None
+    """(n,) ROUGE-L of each written text with the wanted one."""
     picture: dict[str, Any] = field(default_factory=dict[str, Any])
     """Points or histograms that a report draws."""
 

@@ -1,19 +1,14 @@
-"""Plots as inline SVG: real axes, no scripts, colours from the page's style sheet. Knows nothing of selections or words.
-
-Every string that comes from data is escaped here; every figure is placed with the estimated width of its text, so that long
-Chinese labels neither overlap nor run out of the picture.
-"""
+"""Plots of candidates and classes as inline SVG: real axes, no scripts, colours from the page's style sheet. Knows nothing of selections or words."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Bar", "Point", "Series", "bars", "heat_map", "lines", "log_ticks", "reliability", "scatter_log", "short", "text_width", "ticks"]
+from .svg import esc, line_at, log_ticks, number, percent_at, picture, short, text_at, text_width, ticks
 
-FONT = 12.0
+__all__ = ["Bar", "Point", "Series", "bars", "heat_map", "lines", "reliability", "scatter_log"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,76 +40,6 @@ class Bar:
     count: int
 
 
-def esc(text: object) -> str:
-    """Safe in HTML and in attributes; control characters are shown, not sent."""
-    return html.escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)), quote=True)
-
-
-def text_width(text: str, size: float = FONT) -> float:
-    """Estimated width in pixels: wide characters take a whole em.
-
-    >>> text_width("中文", 10.0), text_width("ab", 10.0)
-    (20.0, 11.6)
-    """
-    return round(sum(size if ord(c) > 0x2E7F else size * 0.58 for c in text), 3)
-
-
-def short(text: str, width: float, size: float = FONT) -> str:
-    """``text`` cut to ``width`` pixels, with an ellipsis."""
-    if text_width(text, size) <= width:
-        return text
-    while text and text_width(text + "…", size) > width:
-        text = text[:-1]
-    return text + "…"
-
-
-def ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """Round numbers that cover ``[low, high]``, about ``n``.
-
-    >>> ticks(0.9, 0.94, 4)
-    [0.9, 0.91, 0.92, 0.93, 0.94]
-    """
-    span = max(high - low, 1e-9)
-    raw = span / n
-    unit = 10 ** math.floor(math.log10(raw))
-    step = min((s * unit for s in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10 ... around ``[low, high]``; only powers of ten over more than two decades."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1, 2, 5) if last - first <= 2 else (1,)
-    every = [round(m * 10.0**e, 10) for e in range(first, last + 1) for m in steps]
-    start = max((i for i, v in enumerate(every) if v <= low), default=0)
-    end = min((i for i, v in enumerate(every) if v >= high), default=len(every) - 1)
-    return every[start : end + 1]
-
-
-def _text(x: float, y: float, text: str, *, cls: str = "t", anchor: str = "start", turn: float | None = None) -> str:
-    rotate = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn is not None else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{cls}" text-anchor="{anchor}"{rotate}>{esc(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, cls: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{cls}"/>'
-
-
-def _svg(width: float, height: float, parts: Sequence[str], title: str) -> str:
-    # never wider than drawn: letters keep their size, narrow screens scroll the frame
-    return f'<div class="plot"><svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img"><title>{esc(title)}</title>{"".join(parts)}</svg></div>'
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"
-
-
-def _percent(value: float, step: float) -> str:
-    digits = max(0, -math.floor(math.log10(max(step, 1e-9) * 100) + 1e-9))
-    return f"{100 * value:.{digits}f}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Box:
     """A rectangle of text, for keeping labels apart."""
@@ -138,7 +63,7 @@ def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: s
     width, height, left, right, top, bottom = 876.0, 420.0, 52.0, 28.0, 34.0, 52.0
     xs = [p.x for p in points] + ([limit] if limit else [])
     x_ticks = log_ticks(min(xs) / 1.3, max(xs) * 1.6)
-    y_ticks = ticks(max(0.0, min(p.low for p in points)), min(1.0, max(p.high for p in points)), 6)
+    y_ticks = ticks(min(p.low for p in points), min(1.0, max(p.high for p in points)), 6)
     step = y_ticks[1] - y_ticks[0] if len(y_ticks) > 1 else 0.1
     span = math.log(x_ticks[-1] / x_ticks[0])
 
@@ -148,12 +73,12 @@ def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: s
     def py(v: float) -> float:
         return height - bottom - (height - top - bottom) * (v - y_ticks[0]) / max(y_ticks[-1] - y_ticks[0], 1e-9)
 
-    parts = [_line(left, py(t), width - right, py(t), "grid") + _text(left - 8, py(t) + 4, _percent(t, step), cls="t n", anchor="end") for t in y_ticks]
-    parts += [_line(px(t), top, px(t), height - bottom, "grid") + _text(px(t), height - bottom + 18, _number(t), cls="t n", anchor="middle") for t in x_ticks]
-    parts += [_text((left + width - right) / 2, height - 10, x_title, cls="t axis", anchor="middle"), _text(14, top - 16, y_title, cls="t axis")]
+    parts = [line_at(left, py(t), width - right, py(t), "grid") + text_at(left - 8, py(t) + 4, percent_at(t, step), cls="t n", anchor="end") for t in y_ticks]
+    parts += [line_at(px(t), top, px(t), height - bottom, "grid") + text_at(px(t), height - bottom + 18, number(t), cls="t n", anchor="middle") for t in x_ticks]
+    parts += [text_at((left + width - right) / 2, height - 10, x_title, cls="t axis", anchor="middle"), text_at(14, top - 16, y_title, cls="t axis")]
     taken = [_Box(px(p.x) - 6, py(p.high), 12, max(py(p.low) - py(p.high), 12)) for p in points]
     if limit:
-        parts += [_line(px(limit), top, px(limit), height - bottom, "limit"), _text(px(limit) - 6, top + 12, limit_label, cls="t limit-t", anchor="end")]
+        parts += [line_at(px(limit), top, px(limit), height - bottom, "limit"), text_at(px(limit) - 6, top + 12, limit_label, cls="t limit-t", anchor="end")]
         taken += [_Box(px(limit) - 6 - text_width(limit_label), top, text_width(limit_label), 16), _Box(px(limit) - 2, top, 4, height)]
     front = _rising(points)
     steps = [f"{'M' if i == 0 else 'H'}{px(p.x):.1f}{f' {py(p.y):.1f}' if i == 0 else f'V{py(p.y):.1f}'}" for i, p in enumerate(front)]
@@ -161,13 +86,13 @@ def scatter_log(points: Sequence[Point], *, title: str, x_title: str, y_title: s
     inside = _Box(left, top, width - left - right, height - top - bottom)
     for p in sorted(points, key=lambda p: (p.role != "chosen", -p.y)):
         x, y, cls = px(p.x), py(p.y), f"dot {p.role}"
-        parts += [_line(x, py(p.low), x, py(p.high), f"whisker {p.role}"), *(_line(x - 4, py(v), x + 4, py(v), f"whisker {p.role}") for v in (p.low, p.high))]
+        parts += [line_at(x, py(p.low), x, py(p.high), f"whisker {p.role}"), *(line_at(x - 4, py(v), x + 4, py(v), f"whisker {p.role}") for v in (p.low, p.high))]
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{6.5 if p.role == "chosen" else 5}" class="{cls}"><title>{esc(p.label)}</title></circle>')
         label = short(p.label, 190)
         parts.append(_placed(label, x, y, taken, inside, "t strong" if p.role == "chosen" else "t"))
     told = ", ".join(f"{p.label} {100 * p.y:.1f}" for p in below)
-    parts.append(_text(left + 8, height - bottom - 8, "↓ " + short(told, 400), cls="t s halo") if below else "")
-    return _svg(width, height, parts, title)
+    parts.append(text_at(left + 8, height - bottom - 8, "↓ " + short(told, 400), cls="t s halo") if below else "")
+    return picture(width, height, parts, title)
 
 
 def _within_sight(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
@@ -196,7 +121,7 @@ def _placed(label: str, x: float, y: float, taken: list[_Box], inside: _Box, cls
         within = box.x >= inside.x and box.x + box.width <= inside.x + inside.width + 20 and box.y >= inside.y - 4 and box.y + box.height <= inside.y + inside.height
         if within and not any(box.meets(b) for b in taken):
             taken.append(box)
-            return _text(x + dx, y + dy, label, cls=f"{cls} halo")
+            return text_at(x + dx, y + dy, label, cls=f"{cls} halo")
     return ""
 
 
@@ -214,16 +139,16 @@ def lines(series: Series, *, y_range: tuple[float, float] | None, percent: bool,
     def py(v: float) -> float:
         return height - bottom - (height - top - bottom) * (v - y_ticks[0]) / max(y_ticks[-1] - y_ticks[0], 1e-9)
 
-    parts = [_text(left, 14, short(series.label, width - left - right), cls="t strong"), _text(left, 30, y_title, cls="t s")]
+    parts = [text_at(left, 14, short(series.label, width - left - right), cls="t strong"), text_at(left, 30, y_title, cls="t s")]
     parts += [
-        _line(left, py(t), width - right, py(t), "grid") + _text(left - 6, py(t) + 4, _percent(t, step) if percent else _number(t), cls="t s n", anchor="end") for t in y_ticks
+        line_at(left, py(t), width - right, py(t), "grid") + text_at(left - 6, py(t) + 4, percent_at(t, step) if percent else number(t), cls="t s n", anchor="end") for t in y_ticks
     ]
-    parts += [_text(px(t), height - bottom + 14, _number(t), cls="t s n", anchor="middle") for t in x_ticks]
-    parts.append(_text(width - right, height - 4, x_title, cls="t s", anchor="end"))
+    parts += [text_at(px(t), height - bottom + 14, number(t), cls="t s n", anchor="middle") for t in x_ticks]
+    parts.append(text_at(width - right, height - 4, x_title, cls="t s", anchor="end"))
     path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in series.points)
     parts.append(f'<polyline points="{path}" class="curve"/>')
     parts += [f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.2" class="dot curve-dot"/>' for x, y in (series.points if len(series.points) <= 30 else series.points[-1:])]
-    return _svg(width, height, parts, series.label)
+    return picture(width, height, parts, series.label)
 
 
 def bars(rows: Sequence[Bar], *, title: str, value_title: str, count_title: str) -> str:
@@ -232,21 +157,21 @@ def bars(rows: Sequence[Bar], *, title: str, value_title: str, count_title: str)
     bar_w, count_w, row_h, top = 520.0, 64.0, 22.0, 28.0
     left = label_w + count_w + 18
     width, height = left + bar_w + 54, top + row_h * len(rows) + 26
-    parts = [_text(left - 12, 16, count_title, cls="t s", anchor="end"), _text(left, 16, value_title, cls="t s")]
+    parts = [text_at(left - 12, 16, count_title, cls="t s", anchor="end"), text_at(left, 16, value_title, cls="t s")]
     parts += [
-        _line(left + bar_w * t, top - 4, left + bar_w * t, height - 22, "grid") + _text(left + bar_w * t, height - 8, f"{100 * t:.0f}", cls="t s n", anchor="middle")
+        line_at(left + bar_w * t, top - 4, left + bar_w * t, height - 22, "grid") + text_at(left + bar_w * t, height - 8, f"{100 * t:.0f}", cls="t s n", anchor="middle")
         for t in (0, 0.25, 0.5, 0.75, 1.0)
     ]
     for i, row in enumerate(rows):
         y = top + row_h * i
         if row.value is None:
-            parts.append(_text(label_w, y + 14, row.label, cls="t s", anchor="end"))
+            parts.append(text_at(label_w, y + 14, row.label, cls="t s", anchor="end"))
             continue
-        parts.append(f"<g><title>{esc(row.label)}</title>{_text(label_w, y + 14, short(row.label, label_w - 4), anchor='end')}</g>")
-        parts.append(_text(left - 12, y + 14, f"{row.count:,}", cls="t n s", anchor="end"))
+        parts.append(f"<g><title>{esc(row.label)}</title>{text_at(label_w, y + 14, short(row.label, label_w - 4), anchor='end')}</g>")
+        parts.append(text_at(left - 12, y + 14, f"{row.count:,}", cls="t n s", anchor="end"))
         parts.append(f'<rect x="{left:.1f}" y="{y + 3:.1f}" width="{max(bar_w * row.value, 0.8):.1f}" height="{row_h - 8:.1f}" rx="2" class="bar"/>')
-        parts.append(_text(left + bar_w * row.value + 6, y + 14, f"{100 * row.value:.1f}", cls="t n s halo"))
-    return _svg(width, height, parts, title)
+        parts.append(text_at(left + bar_w * row.value + 6, y + 14, f"{100 * row.value:.1f}", cls="t n s halo"))
+    return picture(width, height, parts, title)
 
 
 def heat_map(labels: Sequence[str], cells: Sequence[Sequence[int]], *, title: str, row_title: str, column_title: str) -> str:
@@ -257,11 +182,11 @@ def heat_map(labels: Sequence[str], cells: Sequence[Sequence[int]], *, title: st
     slant = label_w * 0.72 + 12
     left, top = label_w + 26, slant + 26
     width, height = left + cell * n + slant, top + cell * n + 10
-    parts = [_text(left, 14, column_title, cls="t axis"), _text(14, top + cell * n / 2, row_title, cls="t axis", anchor="middle", turn=-90)]
+    parts = [text_at(left, 14, column_title, cls="t axis"), text_at(14, top + cell * n / 2, row_title, cls="t axis", anchor="middle", turn=-90)]
     for j, label in enumerate(labels):
         x = left + cell * (j + 0.5)
-        parts.append(f"<g><title>{esc(label)}</title>{_text(x + 3, top - 8, short(label, label_w - 4), turn=-45)}</g>")
-        parts.append(f"<g><title>{esc(label)}</title>{_text(left - 8, top + cell * (j + 0.5) + 4, short(label, label_w - 4), anchor='end')}</g>")
+        parts.append(f"<g><title>{esc(label)}</title>{text_at(x + 3, top - 8, short(label, label_w - 4), turn=-45)}</g>")
+        parts.append(f"<g><title>{esc(label)}</title>{text_at(left - 8, top + cell * (j + 0.5) + 4, short(label, label_w - 4), anchor='end')}</g>")
     for i, row in enumerate(cells):
         total = max(sum(row), 1)
         for j, value in enumerate(row):
@@ -275,7 +200,7 @@ def heat_map(labels: Sequence[str], cells: Sequence[Sequence[int]], *, title: st
                 parts.append(
                     f'<text x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}" text-anchor="middle" class="t n{" on" if share > 0.5 else ""}" style="font-size:{size:.1f}px">{value}</text>'
                 )
-    return _svg(width, height, parts, title)
+    return picture(width, height, parts, title)
 
 
 def reliability(rows: Sequence[tuple[float, float, int]], *, title: str, x_title: str, y_title: str) -> str:
@@ -291,18 +216,18 @@ def reliability(rows: Sequence[tuple[float, float, int]], *, title: str, x_title
     width, height = left + side + 24, top + side + bottom
     most = max((n for *_, n in rows), default=1)
     parts = [
-        _line(left, top + side * (1 - t), left + side, top + side * (1 - t), "grid")
-        + _line(left + side * t, top, left + side * t, top + side, "grid")
-        + _text(left - 8, top + side * (1 - t) + 4, f"{100 * t:.0f}", cls="t n s", anchor="end")
-        + _text(left + side * t, top + side + 16, f"{100 * t:.0f}", cls="t n s", anchor="middle")
+        line_at(left, top + side * (1 - t), left + side, top + side * (1 - t), "grid")
+        + line_at(left + side * t, top, left + side * t, top + side, "grid")
+        + text_at(left - 8, top + side * (1 - t) + 4, f"{100 * t:.0f}", cls="t n s", anchor="end")
+        + text_at(left + side * t, top + side + 16, f"{100 * t:.0f}", cls="t n s", anchor="middle")
         for t in (0, 0.2, 0.4, 0.6, 0.8, 1.0)
     ]
     parts += [
-        _line(left, top + side, left + side, top, "diagonal"),
-        _text(left + side / 2, height - 8, x_title, cls="t axis", anchor="middle"),
-        _text(14, 16, y_title, cls="t axis"),
+        line_at(left, top + side, left + side, top, "diagonal"),
+        text_at(left + side / 2, height - 8, x_title, cls="t axis", anchor="middle"),
+        text_at(14, 16, y_title, cls="t axis"),
     ]
     spots = [(left + side * c, top + side * (1 - a), n) for c, a, n in rows]
     parts.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y, _ in spots)}" class="curve"/>')
     parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 8 * math.sqrt(n / most):.1f}" class="dot bubble"><title>{n}</title></circle>' for x, y, n in spots]
-    return _svg(width, height, parts, title)
+    return picture(width, height, parts, title)

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from wenfang.core.words import language, say
+from wenfang.core.words import language
 
-from .plots import Bar, Point, Series, bars, esc, heat_map, lines, reliability, scatter_log
+from . import report_checks, report_model
+from .page import Document, Words, between, milliseconds, pairs, percent, seconds, section, size, table
+from .plots import Point, Series, lines, scatter_log
 from .style import CSS
+from .svg import esc
 
 __all__ = ["report"]
 
-BARS_MAX = 30
 CURVES_MAX = 12
-Document = Mapping[str, Any]
 
 
 def report(document: Document, *, lang: str | None = None) -> str:
@@ -27,9 +28,9 @@ def report(document: Document, *, lang: str | None = None) -> str:
         document: of ``select``.
         lang: ``zh`` or ``en``; None: the environment's.
     """
-    words = _Words(language(lang))
-    sections = (_head, _tiles, _verdict, _candidates, _pareto, _curves, _classes, _calibration, _data, _search, _again)
-    body = "".join(section(document, words) for section in sections)
+    words = Words(language(lang))
+    parts = (_head, _tiles, _verdict, _candidates, _pareto, _curves, *report_model.SECTIONS, *report_checks.SECTIONS, _data, _search, _again)
+    body = "".join(part(document, words) for part in parts)
     title = esc(words("title"))
     return (
         f'<!doctype html><html lang="{words.lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -38,62 +39,11 @@ def report(document: Document, *, lang: str | None = None) -> str:
     )
 
 
-class _Words:
-    """Sentences of the catalogue in one language."""
-
-    def __init__(self, lang: str) -> None:
-        self.lang = lang
-
-    def __call__(self, key: str, **fields: Any) -> str:
-        return say(f"report.{key}", self.lang, **fields)
-
-    def sentence(self, key: str, fields: Mapping[str, Any]) -> str:
-        """A sentence of another noun."""
-        return say(key, self.lang, **fields)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
-
-
-def _between(figures: Mapping[str, float]) -> str:
-    return f"{100 * figures['low']:.2f} – {100 * figures['high']:.2f}"
-
-
-def _bytes(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value / 1e6:,.1f} MB" if value >= 1e5 else f"{value / 1e3:,.1f} kB"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.2f} ms" if value < 100 else f"{value:,.0f} ms"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:,.1f} s" if value < 600 else f"{value / 60:,.1f} min"
-
-
-def _table(head: Sequence[tuple[str, str]], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A table; ``head`` is (title, class: ``n`` numbers, ``wrap`` long text), cells are safe HTML already."""
-    top = "".join(f'<th class="{cls}">{esc(title)}</th>' for title, cls in head)
-    body = "".join(f'<tr class="{row}">' + "".join(f'<td class="{cls}">{cell}</td>' for cell, (_, cls) in zip(cells, head, strict=True)) + "</tr>" for row, cells in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _section(title: str, lead: str, body: str) -> str:
-    return f'<section><h2>{esc(title)}</h2><p class="lead">{esc(lead)}</p>{body}</section>' if body else ""
-
-
-def _pairs(rows: Sequence[tuple[str, object]]) -> str:
-    return '<div class="card"><dl>' + "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in rows) + "</dl></div>"
-
-
 def _chosen(document: Document) -> Mapping[str, Any]:
     return next(c for c in document["candidates"] if c["role"] == "chosen")
 
 
-def _head(d: Document, w: _Words) -> str:
+def _head(d: Document, w: Words) -> str:
     name = d.get("name") or d["card"].get("name") or ""
     rows = " · ".join(f"{w(f'split-{k}')} {n:,}" for k, n in d["rows"].items())
     when = str(d.get("created_at", ""))[:16].replace("T", " ")
@@ -101,15 +51,15 @@ def _head(d: Document, w: _Words) -> str:
     return f'<header><div class="brand">{esc(w("brand"))}</div><h1>{esc(w("title"))}{esc(w("title-of", name=name) if name else "")}</h1><div class="sub">{esc(sub)}</div></header>'
 
 
-def _tiles(d: Document, w: _Words) -> str:
+def _tiles(d: Document, w: Words) -> str:
     final, chosen = d["final"], _chosen(d)
     metric = w(f"metric-{d['metric']}")
     test, latency = final["test"], final["latency"]
     tiles = [
         ("first", w("tile-chosen"), chosen["family"], chosen["name"]),
-        ("", w("tile-test", metric=metric), f"{_percent(test['score'])} %", w("interval", between=_between(test), n=f"{test['n']:,}")),
-        ("", w("tile-latency"), _ms(latency["p99_ms"]), f"p50 {_ms(latency['p50_ms'])}"),
-        ("", w("tile-size"), _bytes(final["size_bytes"]), w("memory", size=_bytes(latency["memory_bytes"]))),
+        ("", w("tile-test", metric=metric), f"{percent(test['score'])} %", w("interval", between=between(test), n=f"{test['n']:,}")),
+        ("", w("tile-latency"), milliseconds(latency["p99_ms"]), f"p50 {milliseconds(latency['p50_ms'])}"),
+        ("", w("tile-size"), size(final["size_bytes"]), w("memory", size=size(latency["memory_bytes"]))),
     ]
     return (
         '<div class="tiles">'
@@ -118,29 +68,29 @@ def _tiles(d: Document, w: _Words) -> str:
     )
 
 
-def _verdict(d: Document, w: _Words) -> str:
+def _verdict(d: Document, w: Words) -> str:
     leak = d["final"]["leaks"]
     items = "".join(f"<li>{esc(w.sentence(key, fields))}</li>" for key, fields in d["verdict"] if key not in {"verdict.leaks", "verdict.all-leak"})
     notes = "".join(f'<p class="note">{esc(w.sentence(key, fields))}</p>' for key, fields in d["verdict"] if key in {"verdict.leaks", "verdict.all-leak"}) if leak else ""
     return f'<ul class="verdict">{items}</ul>{notes}'
 
 
-def _candidates(d: Document, w: _Words) -> str:
+def _candidates(d: Document, w: Words) -> str:
     with_macro = any(c["macro_f1"] is not None for c in d["candidates"]) and d["task"] != "tagging"
     head = [(w("col-run"), ""), (w("col-score", metric=w(f"metric-{d['metric']}")), "n"), *([(w("metric-macro_f1"), "n")] if with_macro else [])]
     head += [("p50", "n"), ("p99", "n"), (w("col-size"), "n"), (w("col-memory"), "n"), (w("col-fit"), "n"), ("", "")]
     rows: list[tuple[str, list[str]]] = []
     for c in d["candidates"]:
         half = 50 * (c["valid"]["high"] - c["valid"]["low"])
-        score = f'{_percent(c["valid"]["score"])} <span class="pm">± {half:.2f}</span>'
-        macro = [_percent(c["macro_f1"])] if with_macro else []
+        score = f'{percent(c["valid"]["score"])} <span class="pm">± {half:.2f}</span>'
+        macro = [percent(c["macro_f1"])] if with_macro else []
         tag = w(f"role-{c['role']}") if c["role"] != "other" else w("on-front") if c["on_front"] else ""
-        cost = [_ms(c["latency_ms"]["p50"]), _ms(c["latency_ms"]["p99"]), _bytes(c["size_bytes"]), _bytes(c["memory_bytes"]), _seconds(c["fit_s"])]
+        cost = [milliseconds(c["latency_ms"]["p50"]), milliseconds(c["latency_ms"]["p99"]), size(c["size_bytes"]), size(c["memory_bytes"]), seconds(c["fit_s"])]
         rows.append((c["role"], [esc(c["name"]), score, *macro, *map(esc, cost), f'<span class="tag">{esc(tag)}</span>' if tag else ""]))
-    return _section(w("candidates"), w("candidates-lead"), _table(head, rows))
+    return section(w("candidates"), w("candidates-lead"), table(head, rows))
 
 
-def _pareto(d: Document, w: _Words) -> str:
+def _pareto(d: Document, w: Words) -> str:
     points = [Point(c["name"], max(c["latency_ms"]["p99"], 1e-4), c["valid"]["score"], c["valid"]["low"], c["valid"]["high"], c["role"]) for c in d["candidates"]]
     limit = d["limits"]["max_latency_ms"]
     picture = scatter_log(
@@ -151,10 +101,10 @@ def _pareto(d: Document, w: _Words) -> str:
         limit=limit,
         limit_label=w("limit-at", value=f"{limit:g}") if limit else "",
     )
-    return _section(w("pareto"), w("pareto-lead"), f'<div class="card">{picture}</div>')
+    return section(w("pareto"), w("pareto-lead"), f'<div class="card">{picture}</div>')
 
 
-def _curves(d: Document, w: _Words) -> str:
+def _curves(d: Document, w: Words) -> str:
     told: list[tuple[str, list[tuple[float, float]], bool]] = []
     for run in d["runs"]:
         scored = [(p["step"], p["valid_score"]) for p in run["curve"] if p["valid_score"] is not None]
@@ -169,36 +119,10 @@ def _curves(d: Document, w: _Words) -> str:
         lines(Series(name, points), y_range=shared if percent else None, percent=percent, x_title=w("axis-steps"), y_title=w("axis-curve-score" if percent else "axis-curve-loss"))
         for name, points, percent in told
     ]
-    return _section(w("curves"), w("curves-lead"), f'<div class="card row">{"".join(pictures)}</div>' if pictures else "")
+    return section(w("curves"), w("curves-lead"), f'<div class="card row">{"".join(pictures)}</div>' if pictures else "")
 
 
-def _classes(d: Document, w: _Words) -> str:
-    evaluation = d["final"]["evaluation"]
-    rows = [Bar(c["label"], c["f1"], c["support"]) for c in evaluation["per_class"]]
-    half = BARS_MAX // 2
-    if len(rows) > BARS_MAX:
-        rows = [*rows[:half], Bar(w("classes-between", n=len(rows) - 2 * half), None, 0), *rows[-half:]]
-    body = f'<div class="card">{bars(rows, title=w("classes"), value_title=w("axis-f1"), count_title=w("col-support"))}</div>' if rows else ""
-    found = _section(w("classes"), w("classes-lead"), body)
-    matrix = evaluation["confusion"]
-    if matrix and len(matrix["labels"]) > 1:
-        picture = heat_map(matrix["labels"], matrix["cells"], title=w("confusion"), row_title=w("axis-gold"), column_title=w("axis-predicted"))
-        found += _section(w("confusion"), w("confusion-lead", n=len(matrix["labels"])), f'<div class="card">{picture}</div>')
-    return found
-
-
-def _calibration(d: Document, w: _Words) -> str:
-    evaluation = d["final"]["evaluation"]
-    if evaluation["ece"] is None:
-        return ""
-    rows = [(b["confidence"], b["accuracy"], b["n"]) for b in evaluation["bins"]]
-    picture = reliability(rows, title=w("calibration"), x_title=w("axis-confidence"), y_title=w("axis-right"))
-    head = [(w("axis-confidence"), "n"), (w("axis-right"), "n"), (w("col-support"), "n")]
-    table = _table(head, [("", [f"{100 * c:.1f}", f"{100 * a:.1f}", f"{n:,}"]) for c, a, n in rows])
-    return _section(w("calibration"), w("calibration-lead", ece=100 * evaluation["ece"]), f'<div class="card row">{picture}{table}</div>')
-
-
-def _data(d: Document, w: _Words) -> str:
+def _data(d: Document, w: Words) -> str:
     card, leak = d["card"], d["final"]["leaks"]
     splits: Mapping[str, Any] = card.get("splits") or {}
     rows: list[tuple[str, list[str]]] = []
@@ -214,13 +138,13 @@ def _data(d: Document, w: _Words) -> str:
         ]
         rows.append(("", [esc(w(f"split-{name}")), *("–" if x is None else f"{x:,.0f}" for x in figures)]))
     head = [("", ""), *((w(f"data-{k}"), "n") for k in ("rows", "duplicates", "conflicts", "quarantined", "length", "length-p99"))]
-    body = _table(head, rows) if rows else ""
+    body = table(head, rows) if rows else ""
     warnings = "".join(f"<li>{esc(w.sentence(x['key'], x['fields']))}</li>" for x in card.get("warnings") or ())
     body += f"<ul>{warnings}</ul>" if warnings else ""
-    pairs: list[tuple[str, object]] = [(w(f"split-{k}"), f"{n:,}") for k, n in d["rows"].items()]
-    pairs.append((w("data-leaks"), f"{leak['n']:,}" if leak else "0"))
-    pairs += [(str(k), _plain(v)) for k, v in card.items() if k not in {"splits", "warnings", "labels", "leaks", "rows", "format", "task"} and _plain(v) is not None]
-    return _section(w("data"), w("data-lead"), _pairs(pairs[:40]) + body)
+    shown: list[tuple[str, object]] = [(w(f"split-{k}"), f"{n:,}") for k, n in d["rows"].items()]
+    shown.append((w("data-leaks"), f"{leak['n']:,}" if leak else "0"))
+    shown += [(str(k), _plain(v)) for k, v in card.items() if k not in {"splits", "warnings", "labels", "leaks", "rows", "format", "task"} and _plain(v) is not None]
+    return section(w("data"), w("data-lead"), pairs(shown[:40]) + body)
 
 
 def _plain(value: Any) -> str | None:
@@ -239,7 +163,7 @@ def _plain(value: Any) -> str | None:
     return text if len(text) <= 240 else None
 
 
-def _search(d: Document, w: _Words) -> str:
+def _search(d: Document, w: Words) -> str:
     rows: list[tuple[str, list[str]]] = []
     for run in d["runs"]:
         params = ", ".join(f"{k}={v}" for k, v in run["params"].items())
@@ -250,23 +174,21 @@ def _search(d: Document, w: _Words) -> str:
                 [
                     esc(run["name"]),
                     esc(w(f"state-{run['state']}")),
-                    _percent(run["metrics"].get("score")),
-                    esc(_seconds(run["fit_s"])),
+                    percent(run["metrics"].get("score")),
+                    esc(seconds(run["fit_s"])),
                     f"{esc(params)}" + (f'<div class="said">{esc(said)}</div>' if said else ""),
                 ],
             )
         )
     head = [(w("col-run"), ""), (w("col-state"), ""), (w("col-valid"), "n"), (w("col-fit"), "n"), (w("col-params"), "wrap")]
-    table = _table(head, rows)
+    body = table(head, rows)
     left = "".join(f"<li>{esc(w.sentence(g['key'], {k: v for k, v in g.items() if k != 'key'}))}</li>" for g in d["given_up"])
-    return _section(
-        w("search"), w("search-lead", runs_n=len(d["runs"]), spent=_seconds(d["spent_s"]), budget=_seconds(d["budget_s"])), table + (f"<ul>{left}</ul>" if left else "")
-    )
+    return section(w("search"), w("search-lead", runs_n=len(d["runs"]), spent=seconds(d["spent_s"]), budget=seconds(d["budget_s"])), body + (f"<ul>{left}</ul>" if left else ""))
 
 
-def _again(d: Document, w: _Words) -> str:
-    limits = [(w(f"limit-{k}"), _ms(v) if k == "max_latency_ms" else _bytes(v)) for k, v in d["limits"].items() if v is not None]
-    rows: list[tuple[str, object]] = [*(limits or [(w("limits"), w("none"))]), (w("seed"), d["seed"]), (w("budget"), _seconds(d["budget_s"]))]
+def _again(d: Document, w: Words) -> str:
+    limits = [(w(f"limit-{k}"), milliseconds(v) if k == "max_latency_ms" else size(v)) for k, v in d["limits"].items() if v is not None]
+    rows: list[tuple[str, object]] = [*(limits or [(w("limits"), w("none"))]), (w("seed"), d["seed"]), (w("budget"), seconds(d["budget_s"]))]
     rows += [(w("command"), d["command"])] if d["command"] else []
     rows += [(k, v) for k, v in d["environment"].items() if v]
-    return _section(w("again"), w("again-lead"), _pairs(rows))
+    return section(w("again"), w("again-lead"), pairs(rows))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Progress, ReplicaHost
 
@@ -37,13 +39,15 @@ class Scrutiny:
     temperature: Temperature | None = None
     cost: Cost | None = None
     robustness: list[Checked] = field(default_factory=list[Checked])
+    examples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Texts with gold and answer; none unless the checks ask for them."""
 
     def document(self) -> dict[str, Any]:
         """As plain values."""
         return {
             "slices": [s.document() for s in self.slices], "error_slices": self.members, "fairness": [f.document() for f in self.fairness],
             "temperature": self.temperature.document() if self.temperature else None, "cost": self.cost.document() if self.cost else None,
-            "robustness": [c.document() for c in self.robustness],
+            "robustness": [c.document() for c in self.robustness], "examples": self.examples,
         }  # fmt: skip
 
     def sentences(self) -> list[Sentence]:
@@ -77,11 +81,24 @@ def look_closer(
     slices, masks = judge_slices(evaluation.counts, test, train=train, columns=columns, rules=checks.slices, seed=seed)
     gaps = fairness(evaluation.counts, columns, gold=test.labels, said=[o.label for o in answers] if test.labels else (), seed=seed)
     cost = cost_of_a_million(latency.p50_ms, latency.memory_bytes, checks.price)
-    return Scrutiny(slices, _members(evaluation, masks), gaps, _temperature(valid, evaluation), cost)
+    return Scrutiny(slices, _members(evaluation, masks), gaps, _temperature(valid, evaluation), cost, examples=_examples(evaluation, answers, test, checks.report.examples))
 
 
 def _members(evaluation: Evaluation, masks: Sequence[Mask]) -> list[list[int]]:
     return [[i for i, mask in enumerate(masks) if mask[error.row]] for error in evaluation.errors]
+
+
+def _examples(evaluation: Evaluation, answers: Sequence[Output], test: Examples, n: int) -> list[dict[str, Any]]:
+    """Written texts from the worst to the best, or the surest errors; with their words."""
+    if evaluation.agreement is not None:
+        order = np.argsort(evaluation.agreement, kind="stable")
+        rows = [int(order[i]) for i in np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(np.int64))] if n else []
+        return [{"text": _question(test, r), "gold": test.targets[r], "predicted": answers[r].text or "", "score": float(evaluation.agreement[r])} for r in rows]
+    return [{"text": _question(test, e.row), "gold": e.gold, "predicted": e.predicted, "score": e.score} for e in evaluation.errors[:n]]
+
+
+def _question(test: Examples, row: int) -> str:
+    return "\n".join(column[row] for column in (test.texts, test.texts_b) if column)
 
 
 def _temperature(valid: Evaluation, test: Evaluation) -> Temperature | None:

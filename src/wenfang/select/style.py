@@ -28,6 +28,8 @@ p{margin:6px 0}
 .verdict li{margin:6px 0;list-style:none;overflow-wrap:anywhere}
 .verdict li:first-child{font-weight:600}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:10px;background:var(--card)}
+details{margin:10px 0}summary{cursor:pointer;color:var(--soft);font-size:14px}
+td.prose{white-space:normal;overflow-wrap:anywhere;min-width:150px;font-size:13px;line-height:1.6}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:8px 14px;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap}
 tr:last-child td{border-bottom:0}
@@ -61,7 +63,7 @@ footer{margin-top:48px;color:var(--soft);font-size:13px}
 .dot{fill:var(--card);stroke:var(--blue);stroke-width:2}.dot.chosen{fill:var(--accent);stroke:var(--accent)}.dot.excluded{stroke:var(--muted)}
 .dot.curve-dot{fill:var(--blue);stroke:none}.dot.bubble{fill:var(--blue);stroke:var(--card);stroke-width:1.5;opacity:.85}
 .curve{fill:none;stroke:var(--blue);stroke-width:1.8;stroke-linejoin:round}
-.bar{fill:var(--blue);opacity:.8}
+.bar{fill:var(--blue);opacity:.8}.bar.chosen{fill:var(--accent)}.bar.pale{opacity:.38}.speck{fill:var(--blue);opacity:.45}.mark{stroke:var(--ink);stroke-width:2}
 .cell{fill:color-mix(in srgb,var(--blue) calc(var(--s)*100%),var(--paper))}
 .cell.miss{fill:color-mix(in srgb,var(--accent) calc(min(1,var(--s)*2.5)*100%),var(--paper))}
 @media print{main{max-width:none;padding:0}h2{break-after:avoid}.card,.scroll,.verdict{break-inside:avoid}}

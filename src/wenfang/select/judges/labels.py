@@ -31,7 +31,7 @@ def one_label(answers: Sequence[Output], examples: Examples, resamples: int, see
     errors = error_rows(_surest(right, confidence), examples, gold=examples.labels, said=[s or "" for s in said], score=[o.score for o in answers])
     return Evaluation(
         examples.task, "accuracy", len(examples), head.score, head.low, head.high, counts, figures, rows, confusion(labels, numbers), ece, bins, errors, int((~right).sum()),
-        len(set(said)) <= 1, right, confidence, _histogram(rows, said, examples, confidence) if examples.task == "matching" else {},
+        len(set(said)) <= 1, right, confidence, picture=_histogram(rows, said, examples, confidence) if examples.task == "matching" else {},
     )  # fmt: skip
 
 

@@ -41,7 +41,19 @@ def texts(answers: Sequence[Output], examples: Examples, resamples: int, seed: i
     errors = error_rows(order[:far].tolist(), examples, gold=nothing, said=nothing, score=each.tolist())
     histogram = {"kind": "agreement", "counts": np.bincount(np.minimum((each * 20).astype(np.int64), 19), minlength=20).tolist()}
     return Evaluation(
-        examples.task, metric, len(examples), head.score, head.low, head.high, counts, figures, errors=errors, errors_n=far, constant=len(set(said)) <= 1, picture=histogram
+        examples.task,
+        metric,
+        len(examples),
+        head.score,
+        head.low,
+        head.high,
+        counts,
+        figures,
+        errors=errors,
+        errors_n=far,
+        constant=len(set(said)) <= 1,
+        agreement=each,
+        picture=histogram,
     )
 
 
