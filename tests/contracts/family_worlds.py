@@ -7,7 +7,7 @@ import numpy as np
 from wenfang.core.conversation import Message, written
 from wenfang.core.examples import Examples, Span
 
-LABELLED = {"classification", "tagging", "matching"}
+LABELLED = {"classification", "multilabel", "tagging", "matching"}
 WRITTEN = {"generation", "chat"}
 """Their answers are texts."""
 NOISE = "天地玄黄宇宙洪荒日月盈昃"
@@ -29,6 +29,19 @@ def marked(n, seed):
 def classification(n, seed):
     rows = list(marked(n, seed))
     return Examples("classification", [r[0] for r in rows], [r[2] for r in rows])
+
+
+def multilabel(n, seed):
+    """Each mark that stands in a text is one of its labels; some texts have none."""
+    rng = random.Random(seed)
+    texts, sets = [], []
+    for i in range(n):
+        marks = [m for m, bit in (("坏", 1), ("好", 2)) if i & bit]
+        letters = [rng.choice(NOISE) for _ in range(rng.randint(2, 8))] + marks
+        rng.shuffle(letters)
+        texts.append("".join(letters))
+        sets.append(tuple(sorted({"坏": "bad", "好": "good"}[m] for m in marks)))
+    return Examples("multilabel", texts, label_sets=sets)
 
 
 def tagging(n, seed):
@@ -79,7 +92,7 @@ def generation(n, seed):
     return Examples("generation", [r[0] for r in rows], targets=[PROVERBS[r[2]] for r in rows])
 
 
-WORLDS = {"classification": classification, "tagging": tagging, "matching": matching, "embedding": embedding, "chat": chat, "generation": generation}
+WORLDS = {"classification": classification, "multilabel": multilabel, "tagging": tagging, "matching": matching, "embedding": embedding, "chat": chat, "generation": generation}
 
 
 def world(task, n=120, seed=1):
@@ -100,6 +113,8 @@ def labelled(task, texts, labels):
     """A training set of given texts; what is not a label is made from it."""
     if task == "tagging":
         return Examples(task, texts, spans=[(Span(0, 1, label),) if text else () for text, label in zip(texts, labels, strict=True)])
+    if task == "multilabel":
+        return Examples(task, texts, label_sets=[(label,) if text else () for text, label in zip(texts, labels, strict=True)])
     if task in WRITTEN:
         return Examples(task, texts, targets=labels)
     return Examples(task, texts, labels if task in LABELLED else [], texts_b=texts[1:] + texts[:1] if task == "matching" else [])
@@ -111,7 +126,7 @@ def asked(model, examples, **more):
 
 def close(a, b, tolerance):
     """Whether two answers are the same up to rounding."""
-    if a.label != b.label and tolerance == 0.0:
+    if (a.label, a.labels) != (b.label, b.labels) and tolerance == 0.0:
         return False
     if (a.vector is None) != (b.vector is None) or (a.vector and np.abs(vector(a) - vector(b)).max() > tolerance):
         return False
@@ -148,6 +163,10 @@ def check(task, text, a, labels):
             assert s.label in labels
             ends.append(s.end)
         return
+    if task == "multilabel":
+        assert a.label is None
+        assert set(a.labels) <= set(labels)
+        return
     assert a.label in labels
     assert a.spans is None
     assert a.scores is None
@@ -158,6 +177,8 @@ def share_right(task, model, fresh):
     answers = asked(model, fresh)
     if task == "tagging":
         return np.mean([a.spans == s for a, s in zip(answers, fresh.spans, strict=True)])
+    if task == "multilabel":
+        return np.mean([set(a.labels) == set(y) for a, y in zip(answers, fresh.label_sets, strict=True)])
     if task in WRITTEN:
         return np.mean([a.text == t for a, t in zip(answers, fresh.targets, strict=True)])
     if task == "embedding":

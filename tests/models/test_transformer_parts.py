@@ -12,10 +12,12 @@ from wenfang.models.neural.batches import Stacker, buckets, pieces_of, windows
 from wenfang.models.neural.crf_layer import CrfLayer
 from wenfang.models.neural.encoder import Encoder, EncoderShape
 from wenfang.models.neural.export import check_same, int8_of, to_onnx, torch_run
+from wenfang.models.neural.judging import best_threshold
 from wenfang.models.neural.loop import to_tensors
-from wenfang.models.neural.objectives import ClassObjective, TagObjective, balanced_weights, effective_weights
+from wenfang.models.neural.objectives import ClassObjective, SigmoidObjective, TagObjective, balanced_weights, effective_weights
 from wenfang.models.neural.optimisers import Average, optimisers_for
 from wenfang.models.neural.paths import Transitions, best_paths
+from wenfang.models.neural.questions import Questions, pair_windows, questions_of
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.tokens import PATTERNS, CharTokens, Encoded, tokens_from_json
 from wenfang.models.tags import TagSet
@@ -177,6 +179,10 @@ def test_int8_is_smaller_and_near():
     assert np.abs(exact - near).max() < 0.1 * exact.std()
 
 
+def asked(encoded):
+    return Questions(encoded, np.arange(len(encoded)), len(encoded))
+
+
 @pytest.mark.parametrize("tagging", [True, False])
 def test_padding_and_neighbours_change_nothing(tagging):
     network, tokens, encoded, _ = network_of(tagging=tagging)
@@ -188,13 +194,13 @@ def test_padding_and_neighbours_change_nothing(tagging):
         assert [a.tolist() for a in one] == [b.tolist() for b in other]
         assert p == pytest.approx(q, abs=1e-4)
     else:
-        assert together.class_probabilities(encoded) == pytest.approx(alone.class_probabilities(encoded), abs=1e-5)
+        assert together.probabilities(asked(encoded)) == pytest.approx(alone.probabilities(asked(encoded)), abs=1e-5)
 
 
 def test_windows_of_a_long_text_are_averaged_by_their_share():
     network, tokens, _, _ = network_of(tagging=False, buckets_=0)  # n-grams would look across the cut
     answerer = Answerer(torch_run(network), tokens, size=8, budget_tokens=64)
-    first, rest, whole = answerer.class_probabilities(tokens.encode(["天地玄黄宇宙洪荒", "宇宙洪荒abca", "天地玄黄宇宙洪荒" + "宇宙洪荒abca"]))
+    first, rest, whole = answerer.probabilities(questions_of(tokens, ["天地玄黄宇宙洪荒", "宇宙洪荒abca", "天地玄黄宇宙洪荒" + "宇宙洪荒abca"], [], size=8))
     assert whole == pytest.approx((first + rest) / 2, abs=1e-6)
 
 
@@ -281,3 +287,74 @@ def test_the_average_follows_and_steps_aside():
     with average.in_place():
         assert weight.tolist() == pytest.approx([1, 1], abs=1e-3)
     assert weight.tolist() == [2, 2]
+
+
+def test_windows_vote_or_the_surest_rules():
+    outputs = {5: [3.0, 0.0], 6: [0.0, 0.2], 7: [0.0, 0.2]}
+    tokens = CharTokens("abc", buckets=0)
+
+    def run(batch):
+        return np.array([outputs[int(row[1]) + 2] for row in batch.ids], np.float32)  # a, b, c are tokens 3, 4, 5
+
+    answerer = Answerer(run, tokens, size=2, budget_tokens=0)
+    questions = questions_of(tokens, ["aabbcc", "aa"], [], size=2)
+    mean, vote, best = (answerer.probabilities(questions, aggregate=how) for how in ("mean", "vote", "max"))
+    assert mean[0].argmax() == best[0].argmax() == 0
+    assert vote[0] == pytest.approx([1 / 3, 2 / 3], abs=0.01)
+    assert (mean[1] == vote[1]).all()
+    for how in ("mean", "vote", "max"):
+        assert answerer.probabilities(questions, sigmoid=True, aggregate=how).max() <= 1
+
+
+def test_pairs_are_read_whole_whatever_their_lengths():
+    for room in (4, 5, 9):
+        for a, b in itertools.product(range(25), range(25)):
+            cuts = pair_windows(a, b, room)
+            assert {i for (s, e), _ in cuts for i in range(s, e)} == set(range(a))
+            assert {i for _, (s, e) in cuts for i in range(s, e)} == set(range(b))
+            assert all(x[1] - x[0] + y[1] - y[0] <= room for x, y in cuts)
+            assert len(cuts) <= max(1, -(-2 * max(a, b) // (room - 1)) + 1)
+
+
+@pytest.mark.parametrize("buckets_", [0, 40])
+def test_our_graph_compares_pairs_as_torch_does(buckets_):
+    torch.manual_seed(4)
+    tokens = CharTokens("天地玄黄abc", patterns=PATTERNS["classification"], buckets=buckets_)
+    network = Encoder(EncoderShape(len(tokens), 3, False, 1, 16, 2, 32, 0.0, buckets_, 0.0, pairs=True))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+        if network.grams is not None:
+            network.grams.weight[0] = 0
+    questions = questions_of(tokens, ["天地", "", "abc" * 9, ""], ["玄黄天", "天", "玄" * 30, ""], size=20)
+    assert questions.owners.tolist() == [0, 1, 2, 2, 2, 3]
+    assert questions.shares().tolist() == pytest.approx([1, 1, 1 / 3, 1 / 3, 1 / 3, 1])
+    stacker = Stacker(questions.encoded, pieces_of(questions.encoded, 20), tokens)
+    batches = [stacker.stack(np.arange(6)), *(stacker.stack(np.array([i])) for i in range(6))]
+    assert check_same(Session(to_onnx(network, batches[0])), network, batches) < 1e-5
+    scores = torch_run(network)(batches[0])
+    turned = questions_of(tokens, ["玄黄天"], ["天地"], size=20)
+    assert np.abs(torch_run(network)(Stacker(turned.encoded, pieces_of(turned.encoded, 20), tokens).stack(np.arange(1))) - scores[0]).max() > 1e-3
+
+
+def test_sigmoid_loss_by_hand():
+    pieces, batch = class_batch(2)
+    scores = torch.tensor([[1.0, -1.0], [0.0, 2.0]])
+    targets = np.array([[1, 0], [0, 0.5]], np.float32)
+    p = 1 / (1 + np.exp(-scores.numpy()))
+    wanted = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum(axis=1)
+    assert float(SigmoidObjective(targets, pieces, weights=np.array([1, 3], np.float32))(scores, batch)) == pytest.approx(wanted[0] + 3 * wanted[1], rel=1e-5)
+
+
+def test_the_best_threshold_equals_trying_all():
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        p = rng.integers(0, 10, (8, 3)) / 10
+        gold = rng.random((8, 3)) < 0.4
+        threshold, f1 = best_threshold(p, gold)
+
+        def f(t, p=p, gold=gold):
+            return 2 * ((p >= t) & gold).sum() / max(1, (p >= t).sum() + gold.sum())
+
+        assert f(threshold) == pytest.approx(f1)
+        assert f1 == pytest.approx(max(f(t) for t in np.unique(p)))

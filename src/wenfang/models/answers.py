@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples, Output
 
-__all__ = ["classified", "trainable_labels"]
+__all__ = ["classified", "several", "trainable_labels"]
 
 
 def trainable_labels(train: Examples) -> list[str]:
@@ -48,4 +48,25 @@ def classified(labels: Sequence[str], probabilities: npt.NDArray[np.floating], t
     for row, scores in rows:
         named = {labels[i]: min(1.0, s) for i, s in zip(row, scores, strict=True)}
         answers.append(Output(label=labels[row[0]], score=min(1.0, scores[0]), scores=named))
+    return answers
+
+
+def several(labels: Sequence[str], probabilities: npt.NDArray[np.floating], threshold: float, top_k: int = 1) -> list[Output]:
+    """For each row the labels at or above the threshold, most probable first; the score is the probability of the least sure decision.
+
+    Args:
+        labels: L names.
+        probabilities: each on its own, shape (B, L).
+        threshold: from 0 to 1.
+        top_k: how many labels go into ``Output.scores``; 1 leaves it out.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, axis=1)
+    least = np.where(probabilities >= threshold, probabilities, 1 - probabilities).min(axis=1)
+    answers: list[Output] = []
+    rows: Iterable[tuple[list[int], list[float], float]] = zip(order.tolist(), ranked.tolist(), least.tolist(), strict=True)
+    for row, scores, score in rows:
+        said = tuple(labels[i] for i, s in zip(row, scores, strict=True) if s >= threshold)
+        named = {labels[i]: min(1.0, s) for i, s in zip(row[:top_k], scores[:top_k], strict=True)} if top_k > 1 else None
+        answers.append(Output(labels=said, score=min(1.0, score), scores=named))
     return answers

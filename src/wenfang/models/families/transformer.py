@@ -16,13 +16,14 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from wenfang.core.durable import write_file
-from wenfang.core.errors import Broken
+from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
-from wenfang.models.answers import classified, trainable_labels
+from wenfang.models.answers import classified, several, trainable_labels
 from wenfang.models.base import Curve, DataShape, Hyper, Model
 from wenfang.models.neural.answering import Answerer, spans_of_tokens
 from wenfang.models.neural.paths import Transitions
+from wenfang.models.neural.questions import questions_of
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.tokens import Tokens, tokens_from_json
 from wenfang.models.tags import TagSet
@@ -36,7 +37,8 @@ AT_ONCE = 512
 class TransformerHyper(Hyper):
     """Hyper-parameters; ``None`` chooses by what is trained."""
 
-    pretrained: str | None = Field(None, description="local directory of the transformers library; None: own encoder from scratch")
+    pretrained: str | None = Field(None, description="local directory of the transformers library or of our own pre-training; None: from scratch")
+    lora_rank: int = Field(0, ge=0, le=256, description="directory of the transformers library: train low-rank differences of this rank; 0: all weights")
     layers: int = Field(2, ge=0, le=24, description="own encoder")
     hidden: int = Field(128, ge=8, le=2048, description="own encoder; a multiple of heads")
     heads: int = Field(4, ge=1, le=32, description="own encoder")
@@ -53,8 +55,12 @@ class TransformerHyper(Hyper):
     loss: Literal["cross-entropy", "focal", "class-balanced", "ldam"] = Field("cross-entropy", description="classification")
     focal_gamma: float = Field(2.0, ge=0, le=10, description="focal loss: how much sure answers fade")
     margin: float = Field(1.0, ge=0, le=100, description="ldam: how far the rarest class must lead")
+    aggregate: Literal["mean", "vote", "max"] = Field("mean", description="how the windows of a long text become one answer; tagging stitches them")
+    threshold: float | None = Field(None, gt=0, lt=1, description="multilabel: probability from which on a label is said; None: chosen on valid")
     logit_adjustment: float = Field(0.0, ge=0, le=5, description="classification: times the log prior, added to the scores while training")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="None: 1e-3 from scratch, 3e-5 pretrained")
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="None: 1e-3 from scratch, 5e-4 after our own pre-training, 3e-5 from a directory of the transformers library, 3e-4 with lora"
+    )
     weight_decay: float = Field(0.01, ge=0, le=1)
     layer_decay: float = Field(1.0, gt=0, le=1, description="pretrained: factor on the learning rate for each layer further down")
     batch_tokens: int = Field(1024, ge=8, description="padded tokens of a batch")
@@ -80,7 +86,7 @@ class TransformerHyper(Hyper):
 class Transformer(Model):
     """Attention over characters or subwords."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "tagging"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel", "tagging", "matching"})
     cost_rank: ClassVar[int] = 10
     Hyper: ClassVar[type[BaseModel]] = TransformerHyper
 
@@ -91,6 +97,7 @@ class Transformer(Model):
         self.chain_: Transitions | None = None
         self.size_: int = self.hyper.max_length
         self.int8_: bool = False
+        self.threshold_: float = 0.5
         self.found_: dict[str, Any] = {}
         """What training found: best epoch, speed, padding, and whether int8 was taken."""
         self._answerer: Answerer | None = None
@@ -100,7 +107,7 @@ class Transformer(Model):
         """Small ones first, then deeper ones, then every pretrained directory."""
         longest = min(256, max(32, shape.length_max))
         characters = max(1.0, shape.rows * shape.length_mean)
-        if shape.task == "classification":  # n-grams carry the topic; hiding half of them keeps the network from learning them by heart
+        if shape.task != "tagging":  # n-grams carry the topic; hiding half of them keeps the network from learning them by heart
             buckets = 1 << int(np.clip(np.log2(characters / 4), 12, 18))
             epochs = float(round(np.clip(6e6 / characters, 4, 30)))
             small = TransformerHyper(layers=1, max_length=longest, epochs=epochs, ngram_buckets=buckets, token_dropout=0.5, label_smoothing=0.1)  # pyright: ignore[reportCallIssue]
@@ -126,6 +133,7 @@ class Transformer(Model):
         learned = fit_network(self.hyper, train, valid, labels=self.labels_, seed=self.seed, curve=curve or Curve())
         self.tokens_, self.onnx_, self.chain_ = learned.tokens, learned.onnx, learned.chain
         self.size_, self.int8_, self.found_ = learned.size, learned.int8, learned.found
+        self.threshold_ = learned.threshold
         self._answerer = None
         return self
 
@@ -138,21 +146,45 @@ class Transformer(Model):
 
         Cost: one pass of the network for each window of ``max_length`` tokens.
         """
+        if not len(texts):
+            return []
+        if self.task == "matching":
+            raise Invalid("model.pairs-wanted", family=self.name, task=self.task)
         answers: list[Output] = []
         for start in range(0, len(texts), AT_ONCE):
-            answers += self._answer(list(texts[start : start + AT_ONCE]), top_k)
+            answers += self._answer(list(texts[start : start + AT_ONCE]), [], top_k)
         return answers
 
-    def _answer(self, texts: list[str], top_k: int) -> list[Output]:
+    def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
+        """One answer for each pair, in order: its label, or its grade.
+
+        Args:
+            texts: B strings.
+            texts_b: B strings.
+            top_k: how many labels go into ``Output.scores``.
+        """
+        if self.task != "matching":
+            return super().match(texts, texts_b, top_k=top_k)
+        answers: list[Output] = []
+        for start in range(0, len(texts), AT_ONCE):
+            cut = slice(start, start + AT_ONCE)
+            answers += self._answer(list(texts[cut]), list(texts_b[cut]), top_k)
+        return answers
+
+    def _answer(self, texts: list[str], texts_b: list[str], top_k: int) -> list[Output]:
         answerer = self._ready()
-        encoded = answerer.tokens.encode(texts)
+        questions = questions_of(answerer.tokens, texts, texts_b, size=self.size_)
         if self.chain_ is None:
-            return classified(self.labels_, answerer.class_probabilities(encoded), top_k)
+            sigmoid = self.task == "multilabel" or not self.labels_
+            probabilities = answerer.probabilities(questions, sigmoid=sigmoid, aggregate=self.hyper.aggregate)
+            if not self.labels_:
+                return [Output(score=g) for g in probabilities[:, 0].tolist()]
+            return several(self.labels_, probabilities, self.threshold_, top_k) if sigmoid else classified(self.labels_, probabilities, top_k)
         tags = TagSet(tuple(self.labels_))
-        paths, scores = answerer.tag_paths(encoded, self.chain_)
+        paths, scores = answerer.tag_paths(questions.encoded, self.chain_)
         return [
             Output(spans=spans_of_tokens(tags.decode(path), text_tokens, text), score=score)
-            for path, score, text_tokens, text in zip(paths, scores.tolist(), encoded, texts, strict=True)
+            for path, score, text_tokens, text in zip(paths, scores.tolist(), questions.encoded, texts, strict=True)
         ]
 
     def _ready(self) -> Answerer:
@@ -167,7 +199,7 @@ class Transformer(Model):
         """``model.onnx``, ``tokens.json``, for tagging ``transitions.safetensors``, for subwords ``tokenizer.json``."""
         tokens = self._ready().tokens
         write_file(folder / "model.onnx", self.onnx_)
-        head = {"size": self.size_, "int8": self.int8_, "tokens": tokens.to_json(), "found": self.found_}
+        head = {"size": self.size_, "int8": self.int8_, "threshold": self.threshold_, "tokens": tokens.to_json(), "found": self.found_}
         write_file(folder / "tokens.json", json.dumps(head, ensure_ascii=True).encode())
         for name, data in tokens.files().items():
             write_file(folder / name, data)
@@ -188,6 +220,7 @@ class Transformer(Model):
         try:
             head = json.loads((folder / "tokens.json").read_bytes())
             model.size_, model.int8_, model.found_ = head["size"], head["int8"], head["found"]
+            model.threshold_ = float(head["threshold"])
             files = {p.name: p.read_bytes() for p in folder.glob("tokenizer.json")}
             model.tokens_ = tokens_from_json(head["tokens"], files)
         except (OSError, ValueError, KeyError, TypeError) as e:
@@ -205,7 +238,8 @@ class Transformer(Model):
         """The same with the best epoch, the schedule's end and the choice of int8 fixed."""
         if not self.found_:
             return self.hyper
-        return self.hyper.model_copy(update={"epochs": self.found_["best_epoch"], "decay_epochs": self.found_["decay_epochs"], "int8": self.int8_})
+        fixed = {"epochs": self.found_["best_epoch"], "decay_epochs": self.found_["decay_epochs"], "int8": self.int8_}
+        return self.hyper.model_copy(update=fixed | ({"threshold": self.threshold_} if self.task == "multilabel" else {}))
 
     def environment(self) -> Mapping[str, str]:
         """Versions of what shaped the result."""

@@ -6,6 +6,7 @@ Torch (while training) and onnxruntime (ever after) run behind the same function
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,12 @@ from wenfang.core.examples import Span
 
 from .batches import Batch, Piece, Stacker, buckets, pieces_of
 from .paths import Floats, Transitions, best_paths
+from .questions import Questions
 from .tokens import Encoded, Tokens
 
-__all__ = ["Answerer", "Run", "softmax", "spans_of_tokens", "tokens_of_spans"]
+__all__ = ["Aggregate", "Answerer", "Run", "softmax", "spans_of_tokens", "tokens_of_spans"]
 
+Aggregate = Literal["mean", "vote", "max"]
 Run = Callable[[Batch], Floats]
 """A network: class scores (B, L) or tag scores (B, T, L), special tokens included."""
 
@@ -38,16 +41,31 @@ class Answerer:
         self.size = size
         self.budget_tokens = budget_tokens
 
-    def class_probabilities(self, encoded: Sequence[Encoded]) -> Floats:
-        """Shape (n, L): the mean over each text's windows, weighted by their tokens."""
-        pieces, outputs = self._outputs(encoded, 0)
-        total = np.zeros((len(encoded), outputs[0].shape[-1]), np.float64)
-        weight = np.zeros((len(encoded), 1))
-        for piece, output in zip(pieces, outputs, strict=True):
-            share = max(1, piece.keep_end - piece.keep_start)
-            total[piece.text] += share * softmax(output.astype(np.float64))
-            weight[piece.text] += share
-        return (total / weight).astype(np.float32)
+    def probabilities(self, questions: Questions, *, sigmoid: bool = False, aggregate: Aggregate = "mean") -> Floats:
+        """Shape (n, L): of the windows of each question, its texts' and its pairs' alike, weighted by their tokens.
+
+        Args:
+            questions: n.
+            sigmoid: each output is a probability of its own; else they share one.
+            aggregate: ``mean`` of the windows; ``vote``: each window votes for what it holds most likely; ``max``: the surest window of each label.
+        """
+        pieces, outputs = self._outputs(questions.encoded, 0)
+        owners = questions.owners[[p.text for p in pieces]]
+        scores = np.array(outputs, np.float64)
+        given: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(scores, -60, 60))) if sigmoid else softmax(scores).astype(np.float64)
+        weights = np.array([max(1, p.keep_end - p.keep_start) for p in pieces], np.float64)[:, None]
+        found = np.zeros((questions.count, given.shape[1]))
+        if aggregate == "max":
+            np.maximum.at(found, owners, given)
+            return (found if sigmoid else found / found.sum(axis=1, keepdims=True)).astype(np.float32)
+        if aggregate == "vote":  # votes rule; the mean behind them parts equals
+            votes = (given >= 0.5) if sigmoid else np.eye(given.shape[1])[given.argmax(axis=1)]
+            several = np.bincount(owners, minlength=questions.count)[owners] > 1
+            given = np.where(several[:, None], 0.99 * votes + 0.01 * given, given)
+        np.add.at(found, owners, weights * given)
+        total = np.zeros((questions.count, 1))
+        np.add.at(total, owners, weights)
+        return (found / total).astype(np.float32)
 
     def tag_paths(self, encoded: Sequence[Encoded], chain: Transitions) -> tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.float64]]:
         """The best tags of each text's tokens and the probability of the whole path; overlapping windows are stitched before the search."""

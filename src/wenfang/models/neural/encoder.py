@@ -42,6 +42,8 @@ class EncoderShape:
     token_dropout: float = 0.0
     """Share of characters and n-grams not shown while training."""
     reach: int = REACH
+    pairs: bool = False
+    """Two texts with a separator, compared by the head."""
 
     def to_dict(self) -> dict[str, Any]:
         """The sizes by name."""
@@ -91,7 +93,8 @@ class Encoder(Network):
         self.distance = nn.Parameter(_looks(shape))
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(H)
-        self.head = nn.Linear(H if shape.tagging else 3 * H, shape.outputs) if shape.outputs else nn.Identity()
+        self.sides = nn.Embedding(2, H) if shape.pairs else None
+        self.head = nn.Linear(H if shape.tagging else 5 * H if shape.pairs else 3 * H, shape.outputs) if shape.outputs else nn.Identity()
         self.apply(_initialise)
         if self.grams is not None:
             nn.init.zeros_(self.grams.weight)  # an n-gram that training never saw says nothing
@@ -116,13 +119,17 @@ class Encoder(Network):
             bias = distance[:, between][None] + hidden
             x = cast("Tensor", checkpoint(block, x, bias, use_reentrant=False)) if self.frugal and self.training else block(x, bias)
         x = self.norm(x)
-        return self.head(x if self.shape.tagging else _pool(x, inputs, mask))
+        if self.shape.tagging:
+            return self.head(x)
+        return self.head(_compare(x, mask, _side_of(ids)) if self.shape.pairs else _pool(x, inputs, mask))
 
     def _embed(self, ids: Tensor, grams: Tensor | None) -> Tensor:
         hide = self.shape.token_dropout if self.training else 0.0
         if hide:
             ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < hide) & (ids > CLS), UNK)
         x = self.chars(ids)
+        if self.sides is not None:
+            x = x + self.sides(_side_of(ids))
         if self.grams is not None and grams is not None:
             if hide:
                 grams = grams.masked_fill(torch.rand(grams.shape, device=ids.device) < hide, 0)
@@ -159,6 +166,24 @@ def _pool(x: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
     n = there.sum(dim=1)
     top = x.masked_fill(~mask[:, :, None], -1e4).amax(dim=1)
     return torch.cat([(x * there).sum(dim=1) / n, top, (inputs * there).sum(dim=1) / n], dim=-1)
+
+
+def _side_of(ids: Tensor) -> Tensor:
+    """0 for the first text of a pair and the token before it, 1 from the separator on, (B, T)."""
+    return ((ids == CLS).long().cumsum(dim=1) - 1).clamp(0, 1)
+
+
+def _compare(x: Tensor, mask: Tensor, side: Tensor) -> Tensor:
+    """Means of both texts, how far they are apart, what they share, and the first state.
+
+    Source: Conneau et al. 2017, section 3.1 (without the maximum).
+    """
+    means: list[Tensor] = []
+    for which in (0, 1):
+        there = (mask & (side == which))[:, :, None].to(x.dtype)
+        means.append((x * there).sum(dim=1) / there.sum(dim=1).clamp_min(1.0))
+    one, two = means
+    return torch.cat([one, two, (one - two).abs(), one * two, x[:, 0]], dim=-1)
 
 
 def _initialise(module: nn.Module) -> None:

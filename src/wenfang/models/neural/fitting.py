@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
 from wenfang.models.tags import TagSet
 
-from .answering import Answerer, Run, spans_of_tokens, tokens_of_spans
+from .answering import Run, tokens_of_spans
 from .batches import Batch, Stacker, pieces_of
+from .building import build, check_vocabulary, digest_of
 from .checkpoints import Checkpoints, DamagedCheckpoint, fingerprint
 from .crf_layer import CrfLayer
-from .encoder import Encoder, EncoderShape
 from .export import check_same, int8_of, seconds_of, to_onnx, torch_run
 from .feeds import PieceFeed
-from .folders import is_ours, open_encoder
+from .folders import is_ours
+from .judging import Judge, Work, work_of
 from .loop import Fitted, Plan, Trainer
-from .network import Network
-from .objectives import ClassObjective, Objective, TagObjective, balanced_weights
+from .objectives import ClassObjective, Objective, SigmoidObjective, TagObjective, balanced_weights
 from .paths import FORBIDDEN, Transitions
 from .precision import device, precision_of
-from .pretrained import open_pretrained
+from .questions import Questions, questions_of
 from .session import Session
-from .tokens import PATTERNS, CharTokens, Encoded, SubwordTokens, Tokens
+from .tokens import Tokens
 from .torch_state import torch_state
 
 __all__ = ["Learned", "fit_network"]
@@ -41,8 +40,6 @@ WINDOWS_AT_MOST = 8
 """Windows of one text that training reads; answering reads all."""
 JUDGED_AT_MOST = 2000
 """Valid texts that int8 is judged on."""
-UNKNOWN_MAX = 0.3
-"""Share of tokens that a pretrained vocabulary may not know."""
 INT8_LOSS = 0.002
 """Valid score that int8 may cost."""
 
@@ -56,6 +53,8 @@ class Learned:
     onnx: bytes
     chain: Transitions | None
     int8: bool
+    threshold: float
+    """Multilabel: from which probability on a label is said."""
     found: dict[str, Any]
 
 
@@ -83,28 +82,27 @@ def fit_network(hyper: Any, train: Examples, valid: Examples | None, *, labels: 
 
 
 def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int, curve: Curve, checkpoints: Checkpoints | None) -> Learned:
+    work = work_of(train.task, labels)
     with torch_state(seed, hyper.threads or _threads(hyper)):
-        tags = TagSet(tuple(labels)) if train.task == "tagging" else None
-        network, tokens, size = _network(hyper, train, len(labels) if tags is None else len(tags))
+        network, tokens, size = build(hyper, train, work.outputs)
         network.to(device())
         if hyper.save_memory:
             network.save_memory()
-        judge = None if valid is None else _Judge(valid, tokens, size, labels)
-        encoded = tokens.encode(train.texts)
-        _check_vocabulary(hyper, tokens, encoded)
-        pieces = pieces_of(encoded, size, at_most=WINDOWS_AT_MOST)
-        stacker = Stacker(encoded, pieces, tokens)
-        objective = _objective(hyper, train, encoded, stacker, labels=labels)
+        judge = None if valid is None else Judge(valid, tokens, size, work, hyper.aggregate)
+        questions = questions_of(tokens, train.texts, train.texts_b, size=size, at_most=WINDOWS_AT_MOST)
+        check_vocabulary(hyper, tokens, questions.encoded)
+        stacker = Stacker(questions.encoded, pieces_of(questions.encoded, size, at_most=WINDOWS_AT_MOST), tokens)
+        objective = _objective(hyper, train, questions, stacker, work=work)
         if objective.layer is not None:
             objective.layer.to(device())
 
         def chain() -> Transitions | None:
-            return None if tags is None else _chain(objective.layer, tags)
+            return None if work.tags is None else _chain(objective.layer, work.tags)
 
         score = None if judge is None else (lambda: judge(torch_run(network), chain(), 4096))
         feed = PieceFeed(stacker, hyper.batch_tokens)
         fitted = Trainer(network, objective, feed, _plan(hyper, seed, 0 if judge is None else judge.tokens_count()), curve, checkpoints).run(score)
-        network.to("cpu")
+        network.to("cpu").merge()
         samples = _samples(stacker)
         onnx = to_onnx(network, samples[0])
         session = Session(onnx)
@@ -120,58 +118,43 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
         left_s=curve.left_s(),
         texts=0 if part is None else len(part.valid),
     )
-    return Learned(tokens, size, small or onnx, chain(), small is not None, found)
+    threshold = 0.5
+    if train.task == "multilabel":
+        threshold = hyper.threshold or (0.5 if judge is None else judge.threshold(session if small is None else Session(small), 512 if small is None else 0))
+    return Learned(tokens, size, small or onnx, chain(), small is not None, threshold, found)
 
 
 def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int) -> str:
     """What shapes the fit: a checkpoint of anything else is not taken up."""
     data = [[e.task, e.texts, e.labels, e.spans, e.weights, e.texts_b, e.label_sets, e.grades] for e in (train, valid) if e is not None]
-    return fingerprint({"hyper": hyper.model_dump(mode="json"), "data": data, "labels": labels, "seed": seed, "torch": torch.__version__, "device": device().type})
+    folder = None if hyper.pretrained is None else digest_of(Path(hyper.pretrained))
+    return fingerprint(
+        {"pretrained": folder, "hyper": hyper.model_dump(mode="json"), "data": data, "labels": labels, "seed": seed, "torch": torch.__version__, "device": device().type}
+    )
 
 
-def _network(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, int]:
-    tagging = train.task == "tagging"
-    folder = None if hyper.pretrained is None else Path(hyper.pretrained)
-    if folder is not None and not is_ours(folder):
-        network, subwords, positions = open_pretrained(folder, outputs=outputs, tagging=tagging, dropout=hyper.dropout)
-        special = len(subwords.prefix) + len(subwords.suffix)
-        return network, subwords, max(1, min(hyper.max_length, positions - special))
-    grams = hyper.ngram_buckets if hyper.ngram_buckets is not None else 0 if tagging else 1 << 16
-    tokens = CharTokens.learn(train.texts, min_count=hyper.min_count)
-    start = None if folder is None else open_encoder(folder)
-    tokens = CharTokens((tokens if start is None else start.widened(tokens.chars)).chars, patterns=PATTERNS[train.task], buckets=grams)
-    if start is None:
-        shape = EncoderShape(len(tokens), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout)
-        return Encoder(shape), tokens, hyper.max_length
-    shape = replace(start.shape, vocabulary=len(tokens), outputs=outputs, tagging=tagging, dropout=hyper.dropout, gram_buckets=grams, token_dropout=hyper.token_dropout)
-    return start.encoder(shape), tokens, hyper.max_length
-
-
-def _check_vocabulary(hyper: Any, tokens: Tokens, encoded: Sequence[Encoded]) -> None:
-    """Refuse a vocabulary that cannot spell the texts: its pretraining would be worth nothing."""
-    if not isinstance(tokens, SubwordTokens) or tokens.unknown is None:
-        return
-    ids = np.concatenate([e.ids for e in encoded])
-    share = float((ids == tokens.unknown).mean()) if len(ids) else 0.0
-    if share > UNKNOWN_MAX:
-        raise Invalid("neural.vocabulary-foreign", path=hyper.pretrained, share=round(share, 3), allowed=UNKNOWN_MAX)
-
-
-def _objective(hyper: Any, train: Examples, encoded: Sequence[Encoded], stacker: Stacker, *, labels: list[str]) -> Objective:
-    weights = np.array(train.weights, np.float32) if train.weights else None
-    if train.task == "classification":
-        number = {name: i for i, name in enumerate(labels)}
-        targets = np.array([number[name] for name in train.labels], np.int64)
-        if hyper.class_weights:
-            weights = balanced_weights(targets, len(labels)) * (1 if weights is None else weights)
-        return ClassObjective(
-            targets, stacker.pieces, count=len(labels), smoothing=hyper.label_smoothing, weights=weights, loss=hyper.loss, gamma=hyper.focal_gamma, margin=hyper.margin,
-            adjustment=hyper.logit_adjustment,
-        )  # fmt: skip
-    tags = TagSet(tuple(labels))
-    rows = [tags.encode(tokens_of_spans(spans, text), len(text.ids)) for spans, text in zip(train.spans, encoded, strict=True)]
-    crf = CrfLayer(tags.legal) if hyper.head == "crf" else None
-    return TagObjective(rows, stacker.pieces, head=len(stacker.tokens.prefix), crf=crf, smoothing=hyper.label_smoothing, weights=weights)
+def _objective(hyper: Any, train: Examples, questions: Questions, stacker: Stacker, *, work: Work) -> Objective:
+    owners, pieces = questions.owners, stacker.pieces
+    weights = np.array(train.weights, np.float32) if train.weights else np.ones(len(train), np.float32)
+    if work.tags is not None:
+        rows = [work.tags.encode(tokens_of_spans(spans, text), len(text.ids)) for spans, text in zip(train.spans, questions.encoded, strict=True)]
+        crf = CrfLayer(work.tags.legal) if hyper.head == "crf" else None
+        return TagObjective(rows, pieces, head=len(stacker.tokens.prefix), crf=crf, smoothing=hyper.label_smoothing, weights=weights)
+    number = {name: i for i, name in enumerate(work.labels)}
+    if work.sigmoid:
+        wanted = np.zeros((len(train), work.outputs), np.float32)
+        if train.grades:
+            wanted[:, 0] = train.grades
+        for row, names in enumerate(train.label_sets):
+            wanted[row, [number[name] for name in names]] = 1.0
+        return SigmoidObjective(wanted[owners], pieces, weights=weights[owners] * questions.shares())
+    targets = np.array([number[name] for name in train.labels], np.int64)
+    if hyper.class_weights:
+        weights = weights * balanced_weights(targets, len(work.labels))
+    return ClassObjective(
+        targets[owners], pieces, count=len(work.labels), smoothing=hyper.label_smoothing, weights=weights[owners] * questions.shares(), loss=hyper.loss, gamma=hyper.focal_gamma,
+        margin=hyper.margin, adjustment=hyper.logit_adjustment,
+    )  # fmt: skip
 
 
 def _chain(crf: nn.Module | None, tags: TagSet) -> Transitions:
@@ -184,7 +167,7 @@ def _chain(crf: nn.Module | None, tags: TagSet) -> Transitions:
 def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
     scratch = hyper.pretrained is None
     ours = scratch or is_ours(Path(hyper.pretrained))
-    rate = hyper.learning_rate or (1e-3 if scratch else 5e-4 if ours else 3e-5)
+    rate = hyper.learning_rate or (1e-3 if scratch else 5e-4 if ours else 3e-4 if hyper.lora_rank else 3e-5)
     return Plan(
         epochs=hyper.epochs,
         decay_epochs=max(hyper.epochs, hyper.decay_epochs or hyper.epochs),
@@ -204,40 +187,6 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         score_tokens=score_tokens,
         seed=seed,
     )
-
-
-class _Judge:
-    """Scores a network on valid: accuracy, or micro F1 of exact spans."""
-
-    def __init__(self, valid: Examples, tokens: Tokens, size: int, labels: list[str]) -> None:
-        self.valid = valid
-        self.tokens = tokens
-        self.size = size
-        self.labels = np.array(labels)
-        self.tags = TagSet(tuple(labels))
-        self.encoded = tokens.encode(valid.texts)
-
-    def part(self, at_most: int) -> _Judge:
-        """One of at most so many texts, evenly spread."""
-        n = len(self.valid)
-        rows = np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.intp)).tolist()
-        return _Judge(self.valid.take(rows), self.tokens, self.size, self.labels.tolist())
-
-    def tokens_count(self) -> int:
-        """Tokens of all texts."""
-        return sum(len(e.ids) for e in self.encoded)
-
-    def __call__(self, run: Run, chain: Transitions | None, budget_tokens: int) -> float:
-        answerer = Answerer(run, self.tokens, size=self.size, budget_tokens=budget_tokens)
-        if chain is None:
-            best = answerer.class_probabilities(self.encoded).argmax(axis=1)
-            return float((self.labels[best] == np.array(self.valid.labels)).mean())
-        paths, _ = answerer.tag_paths(self.encoded, chain)
-        right = given = wanted = 0
-        for path, text, raw, gold in zip(paths, self.encoded, self.valid.texts, self.valid.spans, strict=True):
-            found = set(spans_of_tokens(self.tags.decode(path), text, raw))
-            right, given, wanted = right + len(found & set(gold)), given + len(found), wanted + len(gold)
-        return 2 * right / max(1, given + wanted)
 
 
 def _samples(stacker: Stacker) -> list[Batch]:

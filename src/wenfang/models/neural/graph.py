@@ -13,6 +13,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 
 from .encoder import EncoderShape
+from .tokens import CLS
 
 __all__ = ["OPSET", "encoder_graph"]
 
@@ -28,7 +29,7 @@ class _Writer:
         self.weights: dict[str, Array] = {}
 
     def weight(self, name: str, value: Array) -> str:
-        self.weights[name] = np.ascontiguousarray(value)
+        self.weights[name] = np.ascontiguousarray(value).reshape(value.shape)  # a scalar stays one
         return name
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: object) -> str:
@@ -60,6 +61,9 @@ def encoder_graph(shape: EncoderShape, weights: Mapping[str, Array]) -> ModelPro
     """
     w = _Writer()
     x = w.op("Gather", w.weight("chars.weight", weights["chars.weight"]), "ids")
+    side = _side(w) if shape.pairs else ""
+    if shape.pairs:
+        x = w.op("Add", x, w.op("Gather", w.weight("sides.weight", weights["sides.weight"]), side))
     if shape.gram_buckets:
         votes = w.op("Gather", w.weight("grams.weight", weights["grams.weight"]), "grams")
         x = w.op("Add", x, w.op("ReduceSum", votes, w.number(2), keepdims=0))
@@ -69,7 +73,7 @@ def encoder_graph(shape: EncoderShape, weights: Mapping[str, Array]) -> ModelPro
         distance = w.op("Gather", w.weight(f"distance.{i}", weights["distance"][i]), between, axis=1)  # (heads, T, T)
         x = _block(w, x, w.op("Add", w.op("Unsqueeze", distance, w.number(0)), hidden), i, shape=shape, weights=weights)
     x = w.norm(x, "norm", weights)
-    scores = w.linear(x if shape.tagging else _pool(w, x, inputs), "head", weights)
+    scores = w.linear(x if shape.tagging else _compare(w, x, side) if shape.pairs else _pool(w, x, inputs), "head", weights)
     w.op("Identity", scores, name="scores")
     return _model(w, shape)
 
@@ -111,6 +115,24 @@ def _pool(w: _Writer, x: str, inputs: str) -> str:
     mean, direct = (w.op("Div", w.op("ReduceSum", w.op("Mul", part, there), w.number(1), keepdims=0), n) for part in (x, inputs))
     top = w.op("ReduceMax", w.op("Where", mask, x, w.scalar(-1e4)), w.number(1), keepdims=0)
     return w.op("Concat", mean, top, direct, axis=-1)
+
+
+def _side(w: _Writer) -> str:
+    """0 for the first text of a pair, 1 from the separator on, (B, T)."""
+    starts = w.op("Cast", w.op("Equal", "ids", w.weight("cls", np.array(CLS, np.int32))), to=TensorProto.INT64)
+    one = w.weight("one", np.array(1, np.int64))
+    return w.op("Clip", w.op("Sub", w.op("CumSum", starts, one), one), w.weight("zero", np.array(0, np.int64)), one)
+
+
+def _compare(w: _Writer, x: str, side: str) -> str:
+    means: list[str] = []
+    for which in (0, 1):
+        here = w.op("Equal", side, w.weight(("zero", "one")[which], np.array(which, np.int64)))
+        there = w.op("Unsqueeze", w.op("Cast", w.op("And", here, "mask"), to=TensorProto.FLOAT), w.number(2))
+        n = w.op("Max", w.op("ReduceSum", there, w.number(1), keepdims=0), w.scalar(1.0))
+        means.append(w.op("Div", w.op("ReduceSum", w.op("Mul", x, there), w.number(1), keepdims=0), n))
+    first = w.op("Gather", x, w.weight("zero", np.array(0, np.int64)), axis=1)
+    return w.op("Concat", *means, w.op("Abs", w.op("Sub", *means)), w.op("Mul", *means), first, axis=-1)
 
 
 def _model(w: _Writer, shape: EncoderShape) -> ModelProto:

@@ -344,8 +344,9 @@ class Trainer:
         return value
 
     def _named(self) -> dict[str, nn.Parameter]:
+        """What learns; frozen weights are as they were given."""
         layer = self.objective.layer
-        own = {f"network.{k}": p for k, p in self.network.named_parameters()}
+        own = {f"network.{k}": p for k, p in self.network.named_parameters() if p.requires_grad}
         return own | ({} if layer is None else {f"layer.{k}": p for k, p in layer.named_parameters()})
 
     def _put(self, values: dict[str, Tensor]) -> None:

@@ -35,3 +35,6 @@ class Network(nn.Module):
 
     def save_memory(self) -> None:
         """Keep no states inside layers while training: they are computed again going back."""
+
+    def merge(self) -> None:
+        """Fold what was trained beside the weights into them; called once, after training."""

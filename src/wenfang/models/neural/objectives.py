@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .batches import Batch, Piece
 from .crf_layer import CrfLayer
 
-__all__ = ["ClassLoss", "ClassObjective", "Objective", "TagObjective", "balanced_weights", "effective_weights", "parameters_of"]
+__all__ = ["ClassLoss", "ClassObjective", "Objective", "SigmoidObjective", "TagObjective", "balanced_weights", "effective_weights", "parameters_of"]
 
 Floats = npt.NDArray[np.float32]
 ClassLoss = Literal["cross-entropy", "focal", "class-balanced", "ldam"]
@@ -101,6 +101,39 @@ class ClassObjective:
     def apart(self, one: Tensor, other: Tensor, batch: Batch) -> Tensor:
         """Over the rows."""
         return (_divergence(one, other) * self.weights[torch.from_numpy(batch.rows)].to(one.device)).sum()
+
+
+class SigmoidObjective:
+    """Binary cross entropy of each output: any of L labels, or a grade.
+
+    Args:
+        targets: of each text, 0..1, shape (n, L).
+        pieces: the texts' windows.
+        weights: of each text, shape (n,).
+    """
+
+    layer: nn.Module | None = None
+
+    def __init__(self, targets: Floats, pieces: Sequence[Piece], *, weights: Floats | None = None) -> None:
+        texts = np.array([p.text for p in pieces], np.int64)
+        own = np.ones(len(targets), np.float32) if weights is None else weights
+        self.targets = torch.from_numpy(targets[texts].astype(np.float32))
+        self.weights = torch.from_numpy((own[texts] / np.bincount(texts, minlength=len(targets))[texts]).astype(np.float32))
+
+    def weight(self, batch: Batch) -> float:
+        """Weights of the rows together."""
+        return float(self.weights[torch.from_numpy(batch.rows)].sum())
+
+    def __call__(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Weighted sum over the rows, of each the sum over its outputs."""
+        rows = torch.from_numpy(batch.rows)
+        loss = F.binary_cross_entropy_with_logits(scores, self.targets[rows].to(scores.device), reduction="none").sum(dim=1)
+        return (loss * self.weights[rows].to(scores.device)).sum()
+
+    def apart(self, one: Tensor, other: Tensor, batch: Batch) -> Tensor:
+        """Over the rows and their outputs."""
+        loss = ((one.sigmoid() - other.sigmoid()) * (one - other)).sum(dim=1) / 2
+        return (loss * self.weights[torch.from_numpy(batch.rows)].to(one.device)).sum()
 
 
 class TagObjective:

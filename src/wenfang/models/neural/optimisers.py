@@ -50,7 +50,7 @@ def optimisers_for(
     """
     sparse, new = network.sparse_parameters(), network.new_parameters()
     apart = {id(p) for p in (*sparse, *new)}
-    rest = [(depth_of(name), p) for name, p in network.named_parameters() if id(p) not in apart]
+    rest = [(depth_of(name), p) for name, p in network.named_parameters() if id(p) not in apart and p.requires_grad]
     top = 1 + max((d for d, _ in rest if d is not None), default=0)
     groups: list[dict[str, Any]] = []
     for depth in range(top, -1, -1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,11 +30,13 @@ class Pretrained(Network):
         outputs: L.
         tagging: which head.
         dropout: before the head.
+        separator: token between the texts of a pair, where the body tells their sides apart; None: it does not.
     """
 
-    def __init__(self, body: nn.Module, *, hidden: int, outputs: int, tagging: bool, dropout: float) -> None:
+    def __init__(self, body: nn.Module, *, hidden: int, outputs: int, tagging: bool, dropout: float, separator: int | None = None) -> None:
         super().__init__()
         self.body = body
+        self.separator = separator
         self.tagging = tagging
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden if tagging else 2 * hidden, outputs)
@@ -43,7 +46,11 @@ class Pretrained(Network):
     def forward(self, ids: Tensor, mask: Tensor, grams: Tensor | None = None) -> Tensor:
         """Scores (B, T, L) or (B, L) of ids (B, T) under mask (B, T); ``grams`` is not used."""
         del grams
-        states: Tensor = self.body(input_ids=ids.long(), attention_mask=mask.long()).last_hidden_state
+        more: dict[str, Tensor] = {}
+        if self.separator is not None:
+            here = (ids == self.separator).long()
+            more["token_type_ids"] = (here.cumsum(dim=1) - here).clamp(max=1)
+        states: Tensor = self.body(input_ids=ids.long(), attention_mask=mask.long(), **more).last_hidden_state
         if self.tagging:
             return self.head(self.dropout(states))
         there = mask[:, :, None].to(states.dtype)
@@ -57,6 +64,24 @@ class Pretrained(Network):
     def embedding(self) -> nn.Parameter:
         """The vectors of the subwords."""
         return cast("Any", self.body).get_input_embeddings().weight
+
+    def add_adapters(self, rank: int) -> None:
+        """Train low-rank differences of the linear layers instead of the body itself.
+
+        Source: Hu et al. 2021, section 4.1.
+        """
+        import peft
+
+        lora: Any = peft
+        with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            self.body = lora.get_peft_model(self.body, lora.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none"))
+
+    def merge(self) -> None:
+        """Fold low-rank differences into the body."""
+        fold = getattr(self.body, "merge_and_unload", None)
+        if fold is not None:
+            self.body = fold()
 
     def save_memory(self) -> None:
         """Compute each layer again going back."""
@@ -89,7 +114,7 @@ def describe(folder: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", config)
 
 
-def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float) -> tuple[Pretrained, SubwordTokens, int]:
+def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float, pairs: bool = False) -> tuple[Pretrained, SubwordTokens, int]:
     """The network, its tokens, and how many tokens it reads at once (special ones included).
 
     Raises:
@@ -107,7 +132,8 @@ def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float
     hidden = getattr(body.config, "hidden_size", None)
     if not isinstance(hidden, int):
         raise Broken("neural.pretrained-shape", path=str(folder))
-    network = Pretrained(body, hidden=hidden, outputs=outputs, tagging=tagging, dropout=dropout)
+    sides = pairs and bool(tokens.between) and int(config.get("type_vocab_size") or 0) > 1
+    network = Pretrained(body, hidden=hidden, outputs=outputs, tagging=tagging, dropout=dropout, separator=tokens.between[0] if sides else None)
     return network, tokens, int(config.get("max_position_embeddings") or 512)
 
 

@@ -47,6 +47,8 @@ class Tokens(Protocol):
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
+    between: tuple[int, ...]
+    """Between the two texts of a pair."""
     pad: int
     gram_count: int
     """G."""
@@ -75,6 +77,7 @@ class CharTokens:
 
     prefix: tuple[int, ...] = (CLS,)
     suffix: tuple[int, ...] = ()
+    between: tuple[int, ...] = (CLS,)
     pad = PAD
 
     def __init__(self, chars: str, *, patterns: Sequence[Sequence[int]] = (), buckets: int = 0) -> None:
@@ -171,6 +174,9 @@ class SubwordTokens:
         first, last = (inner[0], inner[-1] + 1) if inner else (len(probe.ids), len(probe.ids))
         self.prefix: tuple[int, ...] = tuple(probe.ids[:first]) or (() if probe.ids[last:] else (pad,))  # an empty text must still be one token
         self.suffix: tuple[int, ...] = tuple(probe.ids[last:])
+        pair = self._tokenizer.encode("a", "a", add_special_tokens=True)
+        special = [i for i, s in enumerate(pair.special_tokens_mask) if s and last <= i < len(pair.ids) - len(self.suffix)]
+        self.between: tuple[int, ...] = tuple(pair.ids[i] for i in special)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Each text as tokens; a lone surrogate is read as U+FFFD, one code point for one."""
