@@ -15,7 +15,7 @@ from wenfang.models.base import DataShape, Model
 from .checks import Checks
 from .choose import Limits
 from .earlier import Recipe
-from .trial import Fit, WriteBundle, fit_here
+from .trial import Fit, ReadBundle, WriteBundle, fit_here
 
 __all__ = ["OBJECTIVES", "Plan", "Ports"]
 
@@ -71,3 +71,5 @@ class Ports:
     fit: Fit = fit_here
     """Where fits run."""
     progress: Progress = field(default_factory=Quiet)
+    read_bundle: ReadBundle | None = None
+    """Opens what ``write_bundle`` wrote; without it no ensembles are tried."""

@@ -24,6 +24,7 @@ from wenfang.models.base import DataShape, Model
 from wenfang.models.space import Space
 from wenfang.stats.paired import compare
 
+from .assembling import assemble
 from .evaluate import Evaluation, evaluate
 from .halving import portion, shares_for
 from .journal import Journal
@@ -102,9 +103,29 @@ class Search:
                 searching = True
                 self.progress.stage("search", None, "runs")
             self._round(guessing or active)
+        self._assemble()
         if not any(lane.kept for lane in self.lanes):
             raise Invalid("select.no-run-succeeded", runs_n=len(self.all_runs()), reasons=sorted({r.note for r in self.all_runs() if r.note}) or ["select.family-no-time"])
         return self.all_runs()
+
+    def _assemble(self) -> None:
+        """Put the best runs together, once, where the family that can hold them is in the race."""
+        lane, read = next((x for x in self.lanes if x.name == "ensemble"), None), self.ports.read_bundle
+        if lane is None or read is None or not self._may_assemble():
+            return
+        runs = sorted((r for x in self.lanes for r in sorted(x.kept, key=lambda r: -r.score)[:2] if x.name != "majority"), key=lambda r: -r.score)
+        within = [r for r in runs if not self.plan.limits.broken_by(r)]
+        self.progress.stage("assemble", len(within), "models")
+        bundles = self.journal.work / "bundles"
+        fitted = assemble(within, self.valid, read=lambda run: read(bundles / run.name), limits=self.plan.limits, left_s=self.left_s, growth=self.growth, seed=self.plan.seed)
+        if fitted is not None:
+            step = Step(lane.family.Hyper.model_validate(fitted.run.params), "assembled")
+            lane.pending.append(step)
+            self._settle([(_Job(lane, step, fitted.run, 0.0), fitted)])
+        self.journal.add("assembled", found=fitted is not None)
+
+    def _may_assemble(self) -> bool:
+        return self.ports.read_bundle is not None and any(x.name == "ensemble" and not x.runs for x in self.lanes) and not self.journal.find("assembled")
 
     def _lane(self, name: str, family: type[Model], shape: DataShape) -> Lane:
         guesses = [Step(h, "guess") for h in itertools.islice(family.candidates(shape), CANDIDATES_MAX)]
@@ -231,6 +252,10 @@ class Search:
         late = max((r.fit_s - r.deadline_s for r in lane.runs if r.deadline_s), default=0.03 * self.plan.budget_s)  # what the family takes beyond its deadline
         free = left - others - self.around_s(lane) - 0.02 * self.plan.budget_s - max(0.0, late)
         refit_of_best = max((1.1 * self.growth * x.best.fit_s + self.tail_s(x) for x in self.lanes if x.best), default=0.0)
+        if self._may_assemble():  # two of them may have to be fitted again together
+            pairs = sorted(((x.best.score, 1.1 * self.growth * x.best.fit_s + 3 * x.best.predict_s) for x in self.lanes if x.best and x is not lane), reverse=True)
+            refit_of_best = max(refit_of_best, sum(s for _, s in pairs[:2]))
+            free -= sum(s for _, s in pairs[:1])
         return min((free - self.tail_s(lane)) / (1 + 1.1 * self.growth), free - refit_of_best)
 
     def _least_s(self, lane: Lane) -> float:

@@ -23,10 +23,10 @@ from wenfang.models.base import Curve, Model
 from .evaluate import Evaluation, evaluate, predict_all
 from .latency import Latency
 
-__all__ = ["Fit", "Fitted", "Learned", "Origin", "Run", "WriteBundle", "card_of", "failed", "fit_here", "reason_of", "try_fit"]
+__all__ = ["Fit", "Fitted", "Learned", "Origin", "ReadBundle", "Run", "WriteBundle", "card_of", "failed", "figures_of", "fit_here", "reason_of", "try_fit"]
 
-Origin = Literal["guess", "earlier", "anchor", "proposal"]
-"""Where a candidate comes from: the family, an earlier selection, the best guess again on a share of train, or the proposer."""
+Origin = Literal["guess", "earlier", "anchor", "proposal", "assembled"]
+"""Where a candidate comes from: the family, an earlier selection, the best guess again on a share of train, the proposer, or other runs put together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ Fit = Callable[[Model, Examples, Examples | None, Curve], Learned]
 """Where and how a model is fitted; the runtime may do it elsewhere."""
 WriteBundle = Callable[[Path, Model, dict[str, Any]], Any]
 """Write a model with its card as a signed bundle into an absent folder."""
+
+
+ReadBundle = Callable[[Path], Model]
+"""The model of a bundle folder, ready to predict."""
 
 
 @dataclass(slots=True)
@@ -162,7 +166,7 @@ def try_fit(
         outputs = predict_all(model, valid, progress=progress)
         run.predict_s = time.monotonic() - begun
         evaluation = evaluate(outputs, valid, seed=run.seed)
-        run.metrics = {"metric": evaluation.metric, **evaluation.headline(), **evaluation.figures, "ece": evaluation.ece}
+        run.metrics = figures_of(evaluation)
         return Fitted(run, model, outputs, evaluation)
     except Cancelled:
         raise
@@ -172,6 +176,11 @@ def try_fit(
         return None
     finally:
         run.curve = [{"step": s.step, "loss": _finite(s.loss), "valid_score": _finite(s.valid_score)} for s in curve.steps]
+
+
+def figures_of(evaluation: Evaluation) -> dict[str, Any]:
+    """What a run keeps of its evaluation."""
+    return {"metric": evaluation.metric, **evaluation.headline(), **evaluation.figures, "ece": evaluation.ece}
 
 
 def _finite(value: float | None) -> float | None:

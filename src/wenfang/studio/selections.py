@@ -132,7 +132,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     limits = Limits(max_latency_ms=request.max_latency_ms, max_size_bytes=request.max_size_bytes, max_memory_bytes=request.max_memory_bytes)
     with _fitting(studio, request) as fit:
         outcome = select(
-            splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), fit, studio.progress),
+            splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), fit, studio.progress, _bundle_reader(studio)),
             plan=_plan(studio, request, limits, splits["train"]), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
         )  # fmt: skip
     name = request.name or safe_name(Path(_shown_name(studio, request)).name)
@@ -223,6 +223,12 @@ def _bundle_writer(studio: Studio, version: DatasetVersion) -> Callable[..., Any
         return write_bundle(folder, model, signer=studio.signer, card=card, lineage=lineage)
 
     return write
+
+
+def _bundle_reader(studio: Studio) -> Callable[[Path], Any]:
+    from wenfang.models.bundle import open_bundle
+
+    return lambda folder: open_bundle(folder, verifier=studio.verifier)[1]
 
 
 def _register(studio: Studio, outcome: Any, version: DatasetVersion, name: str) -> tuple[ModelVersion, Selection]:
