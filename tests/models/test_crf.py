@@ -12,7 +12,7 @@ import pytest
 
 from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples, Span
-from wenfang.models import Curve, families, tagger
+from wenfang.models import Curve, contexts, families, lexicon, tagger
 from wenfang.models.places import Places
 from wenfang.models.spans import span_f1
 from wenfang.models.tags import TagSet
@@ -168,7 +168,8 @@ def test_a_hundred_thousand_characters(model):
 def test_without_numba_the_answers_are_equal(model, monkeypatch):
     texts = [*letters(150, 7).texts, "", "天" * 3000, "\0\ud800😀"]
     with_numba = model.predict(texts)
-    monkeypatch.setattr(tagger, "available", lambda: False)
+    for module in (tagger, contexts, lexicon):
+        monkeypatch.setattr(module, "available", lambda: False)
     assert model.predict(texts) == with_numba
     assert [model.predict([t])[0] for t in texts] == with_numba
 

@@ -37,6 +37,10 @@ class Clusters:
 
     def __init__(self, forms: U64, groups: I64) -> None:
         self.forms, self.groups = forms, groups
+        self._of_character = np.zeros((0, 2), np.uint64)
+        if len(forms) and forms[-1] <= MARK:  # characters: a table is faster than a search
+            self._of_character = np.zeros((MARK + 1, 2), np.uint64)
+            self._of_character[forms.astype(np.int64)] = groups
 
     @classmethod
     def learn(cls, places: Places, seed: int) -> Clusters:
@@ -61,6 +65,9 @@ class Clusters:
         form = places.channel("form")
         if not len(self.forms):
             return {"cluster": np.zeros(len(form), np.uint64), "fine": np.zeros(len(form), np.uint64)}
+        if len(self._of_character):
+            read = self._of_character[form.astype(np.int64)]
+            return {"cluster": read[:, 0], "fine": read[:, 1]}
         row = np.minimum(np.searchsorted(self.forms, form), len(self.forms) - 1)
         known = self.forms[row] == form
         return {name: np.where(known, self.groups[row, k], 0).astype(np.uint64) for k, name in enumerate(("cluster", "fine"))}

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .features import MARK, U64, GramIndex, mix
+from .jit import available
 from .places import Channel, Places
 
 __all__ = ["CHARACTERS", "CLUSTERS", "LEXICON", "LISTS", "TOPICS", "WORDS", "Contexts", "Kind", "Template", "Windows"]
@@ -157,9 +158,27 @@ class Contexts:
         Cost: about 0.5 microseconds per place.
         """
         padded, at = self._pad(places, learned)
-        found = [index.rows(self._hash(kind, padded)) for kind, index in zip(self.kinds, self.known, strict=True)]
         rows = np.zeros((len(places), len(self.templates)), np.int32)
+        if available():
+            self._look(padded, at, rows)
+            return Windows(rows, places.starts)
+        found = [index.rows(self._hash(kind, padded)) for kind, index in zip(self.kinds, self.known, strict=True)]
         for t, (kind, first) in enumerate(self._where):
             row = found[kind][at + first]
             rows[:, t] = np.where(row >= 0, row + np.int32(self.first[t]), np.int32(0))
         return Windows(rows, places.starts)
+
+    def _look(self, padded: Mapping[str, U64], at: I64, rows: npt.NDArray[np.int32]) -> None:
+        """Fill ``rows`` by the compiled loops."""
+        from .lookup import find, spread
+
+        names = sorted(padded)
+        channels, found = np.stack([padded[name] for name in names]), np.zeros(0, np.int32)
+        done = -1
+        for k, first, t in sorted((k, first, t) for t, (k, first) in enumerate(self._where)):
+            kind, index = self.kinds[k], self.known[k]
+            if k != done:
+                found, done = np.empty(max(0, channels.shape[1] - max(o for _, o in kind)), np.int32), k
+                which, offsets = np.array([names.index(name) for name, _ in kind]), np.array([o for _, o in kind])
+                find(channels, which, offsets, index.keys, index.first, index.shift, found)
+            spread(found, at, first, int(self.first[t]), rows, t)

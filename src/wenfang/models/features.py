@@ -119,9 +119,9 @@ class GramIndex:
     def __init__(self, keys: U64) -> None:
         self.keys = keys
         bits = max(1, len(keys)).bit_length()
-        self._shift = np.uint64(64 - bits)
-        edges = np.arange(1 << bits, dtype=np.uint64) << self._shift
-        self._first = np.append(np.searchsorted(keys, edges), len(keys)).astype(np.int32)
+        self.shift = np.uint64(64 - bits)
+        edges = np.arange(1 << bits, dtype=np.uint64) << self.shift
+        self.first = np.append(np.searchsorted(keys, edges), len(keys)).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -134,8 +134,8 @@ class GramIndex:
         found = np.full(len(keys), -1, np.int32)
         if not len(self.keys):
             return found
-        bucket = (keys >> self._shift).astype(np.int64)
-        place, end = self._first[bucket], self._first[bucket + 1]
+        bucket = (keys >> self.shift).astype(np.int64)
+        place, end = self.first[bucket], self.first[bucket + 1]
         left = np.flatnonzero(place < end)
         place, end, wanted = place[left], end[left], keys[left]
         while len(left):  # buckets hold half a key on average, so a handful of rounds

@@ -38,7 +38,7 @@ F32 = npt.NDArray[np.float32]
 
 _CELLS_MAX = 16_000_000
 """Weights a model may hold: 32 MB in a bundle, below 1 GB while it learns."""
-_BLOCK_CHARS = 1 << 16
+_BLOCK_CHARS = 1 << 14
 _FORMAT = {"keys": (np.uint64, 1), "sizes": (np.int64, 1), "weights": (np.float16, 2), "transitions": (np.float32, 2), "tags": (np.int64, 1), "word": (np.uint8, 1), **FORMAT}
 
 
@@ -57,13 +57,13 @@ class CrfHyper(Hyper):
     templates: tuple[Template, ...] | None = Field(default=None, min_length=1, max_length=200, description="what is seen; none: forms and shapes that suit the unit")
     lexicon: bool = Field(default=True, description="also see terms that the training spans taught")
     clusters: bool = Field(default=True, description="also see clusters of forms")
-    topics: bool = Field(default=True, description="also see which labels the whole text makes likely")
+    topics: bool | None = Field(default=None, description="also see which labels the whole text makes likely; none: where words are tagged")
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="also see the words of these lists, by name")
 
     def recipe(self, unit: Unit) -> tuple[Template, ...]:
         """All templates of a model that tags such units, without repetition."""
         own = self.templates or (WORDS if unit == "word" else CHARACTERS)
-        more = [(self.lexicon, LEXICON), (self.clusters, CLUSTERS), (self.topics, TOPICS), (bool(self.words), LISTS)]
+        more = [(self.lexicon, LEXICON), (self.clusters, CLUSTERS), (unit == "word" if self.topics is None else self.topics, TOPICS), (bool(self.words), LISTS)]
         found = dict.fromkeys([*own, *(t for wanted, group in more if wanted for t in group)])
         silent = set[str]() if self.lexicon else {"lexicon"}
         return tuple(t for t in found if t in own or not silent & {c for c, _ in t})
@@ -83,7 +83,7 @@ class Crf(Model):
         least = 1 if shape.rows < 20_000 else 2
         return [
             CrfHyper(min_count=least),
-            CrfHyper(min_count=least, dropout=0.5, passes=12),
+            CrfHyper(min_count=least, topics=True, dropout=0.5, passes=12),
             CrfHyper(min_count=least, algorithm="lbfgs", passes=4, dropout=0.2, c1=0.1, c2=0.05),
             CrfHyper(min_count=least, clusters=False, topics=False),
             CrfHyper(min_count=least, lexicon=False, clusters=False, topics=False, algorithm="lbfgs", passes=3, dropout=0.0),
