@@ -42,25 +42,41 @@ class Echo:
         return [Output(label="class00", score=0.5) for _ in batch]
 
 
+class Writer:
+    """Writes as many tokens as it may, at once."""
+
+    task = "chat"
+    labels_ = ()
+
+    def generate(self, texts, options, *, emit=None):
+        """The token ``字`` again and again."""
+        n = [o.max_tokens or 32 for o in options]
+        for at in range(max(n)):
+            for i in range(len(texts)):
+                if emit is not None and at < n[i]:
+                    emit(i, "字")
+        return [Output(text="字" * k, finish="length", tokens_in=len(t), tokens_out=k) for t, k in zip(texts, n, strict=True)]
+
+
 def replica(arguments):
     """Entry of a replica process."""
-    serve(Bert() if arguments["kind"] == "bert" else Echo(), arguments)
+    serve({"bert": Bert, "echo": Echo, "writer": Writer}[arguments["kind"]](), arguments)
 
 
 # ------------------------------------------------------------ the processes
 class World:
     """A home with one gateway and replicas of one service ``bench``; closed like a file."""
 
-    def __init__(self, kind: str, replicas: int, settings=None):
+    def __init__(self, kind: str, replicas: int, settings=None, *, task="classification", entry="bench._gateway:replica", **more):
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         self.root = Path(tempfile.mkdtemp(prefix="wfb"))
         home = Home(self.root).prepare()
         (self.root / "wenfang.toml").write_text("[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in (settings or {}).items()))
         sockets = [str(replica_socket(home.run, "mv_bench", i)) for i in range(replicas)]
         start = time.perf_counter()
-        self.replicas = [spawn("bench._gateway:replica", {"kind": kind, "socket": s, "name": "bench:1"}, self.root / f"replica{i}.log") for i, s in enumerate(sockets)]
+        self.replicas = [spawn(entry, {"kind": kind, "socket": s, "name": "bench:1", **more}, self.root / f"replica{i}.log") for i, s in enumerate(sockets)]
         keys = {sha256_hex(KEY.encode()): Principal("ky", ["service:call"])}
-        write_table(home.run / "routes.json", RoutingTable(1, {"bench": RoutedService("pj", "mv_bench")}, {"mv_bench": RoutedModel("bench:1", "classification", sockets)}, keys))
+        write_table(home.run / "routes.json", RoutingTable(1, {"bench": RoutedService("pj", "mv_bench")}, {"mv_bench": RoutedModel("bench:1", task, sockets)}, keys))
         self.gateway = spawn("wenfang.doors.gateway:main", {"home": str(self.root), "index": 0, "host": "127.0.0.1", "port": 0}, self.root / "gateway.log")
         self.channel = home.run / "gateway-0.sock"
         while True:

@@ -97,8 +97,8 @@ def written_answer(text, options):
     """What ``KnownModel`` writes, and why it ends."""
     said = conversation(text)[-1].content
     if said == "OPTIONS":
-        said = msgspec.json.encode(options).decode()
-    elif options.json_schema is not None:
+        return msgspec.json.encode(options).decode(), "stop"
+    if options.json_schema is not None:
         said = json.dumps({"said": said}, ensure_ascii=False)
     ends = [said.find(s) for s in options.stop if s in said]
     said = said[: min(ends)] if ends else said

@@ -170,6 +170,15 @@ def test_inference_of_spans(plane):
     assert json.loads(answer["outputs"][0]["data"][0]) == [{"start": 1, "end": 2, "label": "NUM", "text": "3"}]
 
 
+def test_inference_of_pairs(plane):
+    pair = [tensor(["a", "b"]), tensor(["a", "c"], name="text_b")]
+    status, _, body = plane.ask("POST", "/v2/models/pairs/infer", {"inputs": pair})
+    assert (status, json.loads(body)["outputs"][0]["data"]) == (200, ["same", "other"])
+    assert [i["name"] for i in json.loads(plane.get("/v2/models/pairs")[1])["inputs"]] == ["text", "text_b"]
+    for wrong in ([pair[1]], [pair[0], tensor(["a"], name="text_b")], [pair[0], pair[0]], [*pair, pair[1]]):
+        assert plane.ask("POST", "/v2/models/pairs/infer", {"inputs": wrong})[0] == 400
+
+
 @pytest.mark.parametrize(
     "changes",
     [

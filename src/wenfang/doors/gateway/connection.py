@@ -18,7 +18,7 @@ from wenfang.core.errors import Broken, Busy, Invalid, WenfangError
 from wenfang.core.ids import new_id
 from wenfang.core.settings import Serve
 
-from .exchange import Exchange, Request, Response
+from .exchange import Exchange, Request, Response, Streamed
 from .head import HeadError, check_head, head_bytes, head_of_stream
 from .problems import problem
 
@@ -98,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._paused_at = 0.0
         self._writable: asyncio.Event | None = None
+        self._stalled_at = 0.0
 
     @property
     def pending(self) -> int:
@@ -125,11 +126,12 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
 
     def eof_received(self) -> bool:
-        """Half-closed: answers are still wanted when a whole request is here."""
-        return bool(self._queue) and self._incoming is None and self.state == WORK
+        """Half-closed: answers are still wanted when a whole request is here, unless they take long."""
+        return bool(self._queue) and not self._queue[0].request.long and self._incoming is None and self.state == WORK
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
+        self._stalled_at = self.loop.time()
 
     def resume_writing(self) -> None:
         if self._writable is not None:
@@ -289,6 +291,9 @@ class Connection(asyncio.Protocol):
     async def _answer(self, exchange: Exchange) -> None:
         try:
             response = await self.site.answer(exchange.request)
+            if isinstance(response, Streamed):
+                await self._stream(exchange, response)
+                return
         except WenfangError as e:
             response = self._refusal(exchange, e)
         except Exception as e:  # a fault of ours must be an answer, not a hang
@@ -297,6 +302,23 @@ class Connection(asyncio.Protocol):
         if self._writable is not None:
             await self.writable()
         self.respond(exchange, response)
+
+    async def _stream(self, exchange: Exchange, response: Streamed) -> None:
+        """Pieces as they come, no faster than the client reads them. Errors after the head are the protocol's to tell; what it does not catch cuts the answer off."""
+        headers = [(b"content-type", response.content_type), (b"cache-control", b"no-cache"), (b"x-content-type-options", b"nosniff")]
+        try:
+            chunked = self.start_stream(exchange, response.status, headers, None)
+            async for piece in response.pieces:
+                self.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+                await self.writable()
+            if chunked:
+                self.write(b"0\r\n\r\n")
+            self.end_stream(exchange, response.status)
+        except ConnectionError as e:
+            log.info("request %s: %s", exchange.request.request_id, e)
+        finally:
+            response.over()
+            await response.pieces.aclose()
 
     async def _relay(self, exchange: Exchange) -> None:
         try:
@@ -423,7 +445,7 @@ class Connection(asyncio.Protocol):
         elif self.state == LINGER:
             if now - self._since > LINGER_S:
                 self.abort()
-        elif self._writable is not None and now - self._since > limits.idle_timeout_s + limits.deadline_s:
+        elif self._writable is not None and now - self._stalled_at > limits.idle_timeout_s:
             self.abort()  # asked, but does not read the answer
 
     def _linger(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from wenfang.serve.routing import Principal
 
-__all__ = ["JSON", "Exchange", "Reader", "Request", "Response"]
+__all__ = ["JSON", "Exchange", "Reader", "Request", "Response", "Streamed"]
 
 JSON = b"application/json"
 
@@ -16,7 +17,7 @@ JSON = b"application/json"
 class Request:
     """What came in. ``path`` is decoded, ``target`` is as sent; header names are lower case."""
 
-    __slots__ = ("body", "client", "headers", "lang", "method", "path", "principal", "raw_headers", "request_id", "service", "started", "target", "version")
+    __slots__ = ("body", "client", "headers", "lang", "long", "method", "path", "principal", "raw_headers", "request_id", "service", "started", "target", "version")
 
     def __init__(self) -> None:
         self.method = ""
@@ -34,6 +35,8 @@ class Request:
         self.service = "-"
         """Set by the protocol once it is known to exist: a label of the metrics."""
         self.started = 0.0
+        self.long = False
+        """Answering takes long: a client that closes its side has left, and nobody wants the answer."""
 
 
 class Response:
@@ -47,6 +50,17 @@ class Response:
         self.content_type = content_type
         self.headers = headers
         self.close = close
+
+
+class Streamed(Response):
+    """What goes out in pieces, as they come; ``over`` is called at the end, or when the client has left."""
+
+    __slots__ = ("over", "pieces")
+
+    def __init__(self, pieces: AsyncGenerator[bytes], content_type: bytes, over: Callable[[], None]) -> None:
+        super().__init__(200, b"", content_type)
+        self.pieces = pieces
+        self.over = over
 
 
 class Reader(Protocol):

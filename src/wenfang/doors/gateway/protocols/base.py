@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from wenfang.core.conversation import Generation
 from wenfang.core.errors import Invalid, NotFound, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.settings import Serve
@@ -16,15 +18,20 @@ from wenfang.doors.gateway.access import authorise
 from wenfang.doors.gateway.exchange import JSON, Request, Response
 from wenfang.doors.gateway.metrics import Family
 from wenfang.doors.gateway.problems import problem
+from wenfang.doors.gateway.writing import Writing
 from wenfang.serve.batching import Ticket
+from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
 from wenfang.serve.routing import RoutedModel
 
-__all__ = ["INPUTS_MAX", "TEXT_MAX_CHARS", "TOP_K_MAX", "Desk", "Protocol", "decode_json", "only", "top_k_of", "unknown_version"]
+__all__ = ["INPUTS_MAX", "TEXT_MAX_CHARS", "TOP_K_MAX", "WRITING", "Desk", "Protocol", "decode_json", "generation_of", "only", "top_k_of", "unknown_version", "wrong_task"]
 
 INPUTS_MAX = 1024
 TEXT_MAX_CHARS = 50_000
 TOP_K_MAX = 100
+WRITING = frozenset({"generation", "chat"})
+"""Tasks whose answers are written."""
+_PATH = re.compile(r"`\$\.(\w+)")
 T = TypeVar("T")
 
 
@@ -42,7 +49,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
 
     async def predict(
-        self, request: Request, name: str, texts: Sequence[str], *, texts_b: Sequence[str] = (), top_k: int = 1, version: str | None = None
+        self, request: Request, name: str, texts: Sequence[str], *, texts_b: Sequence[str] = (), top_k: int = 1, version: str | None = None, options: Generation | None = None
     ) -> tuple[list[Output], RoutedModel]:
         """Ask service ``name`` about B texts; one answer each, in order, and the model version that gave them.
 
@@ -53,6 +60,7 @@ class Desk:
             texts_b: B strings, when it is about pairs.
             top_k: labels in ``Output.scores``.
             version: if given, the number of the version that must answer.
+            options: what is asked of generation; other tasks have no use for it.
 
         Raises:
             NotFound: `serve.unknown-service`, `serve.unknown-version`.
@@ -61,6 +69,45 @@ class Desk:
             Busy: `serve.queue-full`, `serve.deadline-passed`.
             Broken: `serve.replica-died`, `serve.model-failed`.
         """
+        pool, model = self.target(request, name, version)
+        self._check(name, model, texts, texts_b)
+        if model.task in WRITING:
+            options, request.long = options or Generation(), True
+        else:
+            options = None
+        answered: asyncio.Future[Ticket] = self._loop.create_future()
+
+        def done(ticket: Ticket) -> None:
+            if not answered.done():
+                answered.set_result(ticket)
+
+        ticket = pool.submit(texts, top_k, done, texts_b=texts_b, options=options)
+        try:
+            await answered
+        except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
+            ticket.cancel()
+            raise
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.outputs, model
+
+    async def write(self, request: Request, name: str, texts: Sequence[str], options: Generation) -> tuple[Writing, RoutedModel]:
+        """Ask a service of the task generation or chat to write, and hear it piece by piece. Returns when the first piece is there.
+
+        Raises:
+            Invalid: `gateway.wrong-task`; and what ``predict`` raises.
+        """
+        pool, model = self.target(request, name)
+        if model.task not in WRITING:
+            raise wrong_task(name, model, "generation, chat")
+        self._check(name, model, texts, ())
+        request.long = True
+        writing = Writing(pool, texts, options)
+        await writing.begun()
+        return writing, model
+
+    def target(self, request: Request, name: str, version: str | None = None) -> tuple[Pool, RoutedModel]:
+        """Who answers for service ``name``, when the request may ask it."""
         router = self.router
         service = router.service(name, request.principal)
         authorise(request.principal, service)
@@ -68,6 +115,9 @@ class Desk:
         pool, model = router.target(service)
         if version is not None and version != model.version.rpartition(":")[2]:
             raise unknown_version(name, version, model)
+        return pool, model
+
+    def _check(self, name: str, model: RoutedModel, texts: Sequence[str], texts_b: Sequence[str]) -> None:
         limit = min(INPUTS_MAX, self.limits.queue_max)
         if not texts:
             raise Invalid("gateway.no-inputs")
@@ -77,23 +127,8 @@ class Desk:
             for index, text in enumerate(column):
                 if len(text) > TEXT_MAX_CHARS:
                     raise Invalid("gateway.text-too-long", index=index, n=len(text), max=TEXT_MAX_CHARS)
-        if (model.task == "matching") != bool(texts_b):
+        if (model.task == "matching") != bool(texts_b) and model.task != "embedding":
             raise Invalid("gateway.no-pairs" if texts_b else "gateway.pairs-wanted", service=name[:80])
-        answered: asyncio.Future[Ticket] = self._loop.create_future()
-
-        def done(ticket: Ticket) -> None:
-            if not answered.done():
-                answered.set_result(ticket)
-
-        ticket = pool.submit(texts, top_k, done, texts_b=texts_b)
-        try:
-            await answered
-        except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
-            ticket.cancel()
-            raise
-        if ticket.error is not None:
-            raise ticket.error
-        return ticket.outputs, model
 
     async def all_metrics(self) -> list[list[Family]]:
         """The counters of every gateway of the installation."""
@@ -130,6 +165,11 @@ class Protocol(ABC):
 def unknown_version(name: str, version: str, model: RoutedModel) -> WenfangError:
     """The error for a version that does not answer."""
     return NotFound("serve.unknown-version", service=name[:80], version=version[:80], present=model.version.rpartition(":")[2])
+
+
+def wrong_task(name: str, model: RoutedModel, wanted: str) -> WenfangError:
+    """The error for a service of another task than this path is for."""
+    return Invalid("gateway.wrong-task", service=name[:80], task=model.task, wanted=wanted)
 
 
 def decode_json(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
@@ -171,3 +211,22 @@ def top_k_of(value: Any) -> int:
             expected=f"a whole number from 1 to {TOP_K_MAX}",
         )
     return value
+
+
+def generation_of(given: dict[str, Any]) -> Generation:
+    """What is asked of generation, from parameters by name; None counts as not given.
+
+    Raises:
+        Invalid: `gateway.bad-parameter`.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    if unknown := sorted(set(asked) - set(Generation.__struct_fields__)):
+        raise Invalid("gateway.bad-parameter", parameter=unknown[0][:40], got="unknown", expected=", ".join(Generation.__struct_fields__))
+    try:
+        return msgspec.convert(asked, Generation)
+    except msgspec.ValidationError as e:
+        found = _PATH.search(str(e))
+        name = found.group(1) if found else "parameters"
+        value = asked.get(name)
+        got = str(value)[:40] if isinstance(value, (int, float)) else type(value).__name__
+        raise Invalid("gateway.bad-parameter", parameter=name, got=got, expected=str(e).partition(" - at")[0][:120]) from e

@@ -1,11 +1,13 @@
 """Open Inference Protocol over REST (KServe's "V2"): ``/v2``, ``/v2/health/…``, ``/v2/models/{name}[/versions/{v}][/ready|/infer]``.
 
-Texts are one ``BYTES`` tensor; classification answers ``label`` (BYTES) and ``score`` (FP32), tagging answers ``spans`` (BYTES, each
-a JSON list) and ``score``. The binary tensor extension is not spoken. Source: Open Inference Protocol, REST, version 2.
+Texts are one ``BYTES`` tensor ``text``, pairs two (``text``, ``text_b``). Answers are tensors by task: ``label`` and ``score``, ``labels`` or
+``spans`` (each a JSON list) and ``score``, ``vector`` (FP32, one row each), ``text``. What is asked of generation stands in
+``parameters``. The binary tensor extension is not spoken. Source: Open Inference Protocol, REST, version 2.
 """
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, ClassVar
 
 import msgspec
@@ -19,7 +21,7 @@ from wenfang.doors.gateway.exchange import JSON, Request, Response
 from wenfang.doors.gateway.problems import headers_of, status_of
 from wenfang.serve.routing import RoutedModel
 
-from .base import Protocol, decode_json, only, top_k_of, unknown_version
+from .base import WRITING, Protocol, decode_json, generation_of, only, top_k_of, unknown_version
 
 __all__ = ["Inference"]
 
@@ -45,8 +47,17 @@ class _Infer(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(_Infer)
-_FIRST = {"classification": "label", "matching": "label", "tagging": "spans"}
-"""Name of the first output tensor; other tasks have ``output``, each a JSON object."""
+_SCORE = ("score", "FP32")
+_OUTPUTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "classification": (("label", "BYTES"), _SCORE),
+    "multilabel": (("labels", "BYTES"), _SCORE),
+    "tagging": (("spans", "BYTES"), _SCORE),
+    "matching": (("label", "BYTES"), _SCORE),
+    "embedding": (("vector", "FP32"),),
+    "generation": (("text", "BYTES"), ("finish", "BYTES")),
+    "chat": (("text", "BYTES"), ("finish", "BYTES")),
+}
+_TEXT = frozenset({"text", "texts", "input", "inputs", "input-0"})
 
 
 class Inference(Protocol):
@@ -103,8 +114,8 @@ class Inference(Protocol):
                 "name": name,
                 "versions": [number],
                 "platform": "wenfang",
-                "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-                "outputs": [{"name": _FIRST.get(model.task, "output"), "datatype": "BYTES", "shape": [-1]}, {"name": "score", "datatype": "FP32", "shape": [-1]}],
+                "inputs": [{"name": n, "datatype": "BYTES", "shape": [-1]} for n in (("text", "text_b") if model.task == "matching" else ("text",))],
+                "outputs": [{"name": n, "datatype": kind, "shape": [-1, -1] if n == "vector" else [-1]} for n, kind in _OUTPUTS[model.task]],
             }
         )
 
@@ -113,9 +124,14 @@ class Inference(Protocol):
         if b"inference-header-content-length" in request.headers:
             raise Invalid("gateway.bad-tensor", reason="the binary tensor extension is not spoken here")
         body = decode_json(request, _decoder)
-        texts = _texts(body)
-        top_k = top_k_of(body.parameters["top_k"]) if "top_k" in body.parameters else 1
-        outputs, model = await self.desk.predict(request, name, texts, top_k=top_k, version=version)
+        texts, texts_b = _columns(body)
+        top_k, options = 1, None
+        if body.parameters:
+            if self.desk.target(request, name)[1].task in WRITING:
+                options = generation_of(body.parameters)
+            elif "top_k" in body.parameters:
+                top_k = top_k_of(body.parameters["top_k"])
+        outputs, model = await self.desk.predict(request, name, texts, texts_b=texts_b, top_k=top_k, version=version, options=options)
         tensors = _tensors(outputs, texts, model, top_k)
         if body.outputs:
             tensors = [_asked(tensors, wanted.name) for wanted in body.outputs]
@@ -136,13 +152,24 @@ def _version_and_verb(request: Request, rest: list[str]) -> tuple[str | None, st
             raise NotFound("gateway.no-such-path", path=request.path[:200])
 
 
-def _texts(body: _Infer) -> list[str]:
-    """The texts of the one input tensor; flat or one row each."""
-    if len(body.inputs) != 1:
-        raise Invalid("gateway.bad-tensor", reason=f"{len(body.inputs)} inputs instead of one")
-    tensor = body.inputs[0]
-    if tensor.name not in {"text", "texts", "input", "inputs", "input-0"}:
-        raise Invalid("gateway.bad-tensor", reason=f"its name is {tensor.name[:40]!r} instead of 'text'")
+def _columns(body: _Infer) -> tuple[list[str], list[str]]:
+    """The texts, and the second texts where there are two input tensors."""
+    if not 1 <= len(body.inputs) <= 2:
+        raise Invalid("gateway.bad-tensor", reason=f"{len(body.inputs)} inputs instead of one, or of two for pairs")
+    seconds = [t for t in body.inputs if t.name == "text_b"]
+    firsts = [t for t in body.inputs if t.name != "text_b"]
+    if len(firsts) != 1:
+        raise Invalid("gateway.bad-tensor", reason="there must be exactly one input 'text'")
+    if firsts[0].name not in _TEXT:
+        raise Invalid("gateway.bad-tensor", reason=f"its name is {firsts[0].name[:40]!r} instead of 'text'")
+    texts, texts_b = _texts(firsts[0]), [text for tensor in seconds for text in _texts(tensor)]
+    if seconds and len(texts_b) != len(texts):
+        raise Invalid("gateway.pairs-mixed", pairs=len(texts_b), inputs=len(texts))
+    return texts, texts_b
+
+
+def _texts(tensor: _Tensor) -> list[str]:
+    """The texts of an input tensor; flat or one row each."""
     if tensor.datatype != "BYTES":
         raise Invalid("gateway.bad-tensor", reason=f"its datatype is {tensor.datatype[:20]!r}")
     if not (len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1)):
@@ -157,17 +184,22 @@ def _texts(body: _Infer) -> list[str]:
 
 
 def _tensors(outputs: list[Output], texts: list[str], model: RoutedModel, top_k: int) -> list[dict[str, Any]]:
-    shape = [len(outputs)]
-    score = {"name": "score", "datatype": "FP32", "shape": shape, "data": [o.score or 0.0 for o in outputs]}
+    n = len(outputs)
+    if outputs[0].vector is not None:
+        vectors = array("f", b"".join([o.vector or b"" for o in outputs]))
+        return [{"name": "vector", "datatype": "FP32", "shape": [n, len(vectors) // n], "data": vectors.tolist()}]
     told = [plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)]
-    if model.task not in {"classification", "matching"}:
-        name = _FIRST.get(model.task, "output")
-        data = [msgspec.json.encode(p.get(name, p)).decode() for p in told]
-        return [{"name": name, "datatype": "BYTES", "shape": shape, "data": data}, score]
-    tensors: list[dict[str, Any]] = [{"name": "label", "datatype": "BYTES", "shape": shape, "data": [o.label or "" for o in outputs]}, score]
-    if top_k > 1:
-        tensors.append({"name": "scores", "datatype": "BYTES", "shape": shape, "data": [msgspec.json.encode(p["scores"]).decode() for p in told]})
+    tensors = [_tensor(name, datatype, told) for name, datatype in _OUTPUTS[model.task] if name != "vector"] or [_tensor(*_SCORE, told)]
+    if top_k > 1 and all("scores" in t for t in told):
+        tensors.append(_tensor("scores", "BYTES", told))
     return tensors
+
+
+def _tensor(name: str, datatype: str, told: list[dict[str, Any]]) -> dict[str, Any]:
+    """One value of each answer; a list or an object as its JSON."""
+    values = [t.get(name, 0.0 if datatype == "FP32" else "") for t in told]
+    data = [v if isinstance(v, (str, float, int)) else msgspec.json.encode(v).decode() for v in values]
+    return {"name": name, "datatype": datatype, "shape": [len(told)], "data": data}
 
 
 def _asked(tensors: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -1,18 +1,23 @@
-"""``POST /predict/{service}``: texts, pairs or conversations in, what the task answers out. Wenfang's own protocol, the shortest there is."""
+"""``POST /predict/{service}``: texts, pairs or conversations in, what the task answers out. Wenfang's own protocol, the shortest there is.
+
+With ``"stream": true`` texts come while they are written: lines of JSON ``{"index", "piece"}``, then the whole answer (or a problem
+document) as the last line.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 import msgspec
 
 from wenfang.core.conversation import Message, written
-from wenfang.core.errors import Invalid, NotFound
+from wenfang.core.errors import Invalid, NotFound, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.plain import plain
-from wenfang.doors.gateway.exchange import Request, Response
+from wenfang.doors.gateway.exchange import Request, Response, Streamed
 
-from .base import Protocol, decode_json, only, top_k_of
+from .base import WRITING, Protocol, decode_json, generation_of, only, top_k_of
 
 __all__ = ["Predict", "as_plain"]
 
@@ -26,6 +31,7 @@ class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: list[str | _Question] | str | _Question
     parameters: dict[str, Any] = {}
+    stream: bool = False
 
 
 class _Label(msgspec.Struct, frozen=True):
@@ -64,14 +70,33 @@ class Predict(Protocol):
         only(request, "POST")
         self.desk.router.service(name, request.principal)
         body = decode_json(request, _decoder)
-        top_k = 1
-        if body.parameters:
-            _known(body.parameters)
-            top_k = top_k_of(body.parameters["top_k"])
         texts, texts_b = _columns(body.inputs if isinstance(body.inputs, list) else [body.inputs])
-        outputs, model = await self.desk.predict(request, name, texts, texts_b=texts_b, top_k=top_k)
+        top_k, options = 1, None
+        if body.parameters or body.stream:
+            _, model = self.desk.target(request, name)
+            if body.stream:
+                return await self._stream(request, name, texts, body.parameters)
+            if model.task in WRITING:
+                options = generation_of(body.parameters)
+            else:
+                _known(body.parameters)
+                top_k = top_k_of(body.parameters["top_k"])
+        outputs, model = await self.desk.predict(request, name, texts, texts_b=texts_b, top_k=top_k, options=options)
         answer = _Answer([as_plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)], model.version, request.request_id)
         return Response(200, _encoder.encode(answer))
+
+    async def _stream(self, request: Request, name: str, texts: list[str], parameters: dict[str, Any]) -> Response:
+        writing, model = await self.desk.write(request, name, texts, generation_of(parameters))
+
+        async def lines() -> AsyncGenerator[bytes]:
+            try:
+                async for heard in writing:
+                    yield b"".join([_encoder.encode({"index": index, "piece": piece}) + b"\n" for index, piece in heard])
+                yield _encoder.encode(_Answer([plain(o, t) for o, t in zip(writing.outputs, texts, strict=True)], model.version, request.request_id)) + b"\n"
+            except WenfangError as e:
+                yield self.problem(e, request).body + b"\n"
+
+        return Streamed(lines(), b"application/x-ndjson", writing.close)
 
 
 def _columns(inputs: list[str | _Question]) -> tuple[list[str], list[str]]:
