@@ -69,7 +69,7 @@ def read_checks(text: str) -> Checks:
     own: dict[str, Any] = document.get("robustness", {})
     for name, table in own.items():
         if not isinstance(table, dict):
-            raise Invalid("checks.unknown-part", part=f"robustness.{name}", known=list(PARTS), near=[])
+            raise Invalid("checks.unknown-part", part=f"robustness.{name}", known=list(PARTS), near="")
     return Checks(_slices(document.get("slices", {})), suite(own), _price(document.get("price")), _wishes(document.get("report", {})), hashlib.sha256(text.encode()).hexdigest())
 
 

@@ -42,6 +42,9 @@ class Scrutiny:
     examples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Texts with gold and answer; none unless the checks ask for them."""
 
+    written: list[str] = field(default_factory=list[str])
+    """Generated texts of the rows of errors; not in the document."""
+
     def document(self) -> dict[str, Any]:
         """As plain values."""
         return {
@@ -81,7 +84,15 @@ def look_closer(
     slices, masks = judge_slices(evaluation.counts, test, train=train, columns=columns, rules=checks.slices, seed=seed)
     gaps = fairness(evaluation.counts, columns, gold=test.labels, said=[o.label for o in answers] if test.labels else (), seed=seed)
     cost = cost_of_a_million(latency.p50_ms, latency.memory_bytes, checks.price)
-    return Scrutiny(slices, _members(evaluation, masks), gaps, _temperature(valid, evaluation), cost, examples=_examples(evaluation, answers, test, checks.report.examples))
+    return Scrutiny(
+        slices,
+        _members(evaluation, masks),
+        gaps,
+        _temperature(valid, evaluation),
+        cost,
+        examples=_examples(evaluation, answers, test, checks.report.examples),
+        written=_written(evaluation, answers),
+    )
 
 
 def _members(evaluation: Evaluation, masks: Sequence[Mask]) -> list[list[int]]:
@@ -95,6 +106,10 @@ def _examples(evaluation: Evaluation, answers: Sequence[Output], test: Examples,
         rows = [int(order[i]) for i in np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(np.int64))] if n else []
         return [{"text": _question(test, r), "gold": test.targets[r], "predicted": answers[r].text or "", "score": float(evaluation.agreement[r])} for r in rows]
     return [{"text": _question(test, e.row), "gold": e.gold, "predicted": e.predicted, "score": e.score} for e in evaluation.errors[:n]]
+
+
+def _written(evaluation: Evaluation, answers: Sequence[Output]) -> list[str]:
+    return [answers[e.row].text or "" for e in evaluation.errors] if evaluation.agreement is not None else []
 
 
 def _question(test: Examples, row: int) -> str:

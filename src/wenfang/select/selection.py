@@ -51,6 +51,8 @@ class Outcome:
     sentences: list[Sentence] = field(default_factory=list[Sentence])
     """The verdict in words: keys of the catalogue with their fields."""
     lang: str | None = None
+    written: list[str] = field(default_factory=list[str])
+    """Generated texts of the rows of errors; the document holds no texts."""
 
     @property
     def html(self) -> str:
@@ -114,7 +116,7 @@ def select(
     document.update(command=command, card=dict(card or {}), budget_s=plan.budget_s, seed=seed, spent_s=journal.spent_s(), created_at=now().isoformat(), resumed=journal.resumed)
     ports.progress.stage("report")
     sentences: list[Sentence] = [(key, fields) for key, fields in document["verdict"]]
-    return Outcome(document, _verdict(document), final.bundle, sentences, lang)
+    return Outcome(document, _verdict(document), final.bundle, sentences, lang, final.scrutiny.written)
 
 
 def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from wenfang.core.records import DatasetVersion, ModelVersion, Run, Selection, T
 from .app import Studio
 from .datasets import FILE, ImportDataset, import_version
 from .names import Name, ProjectName, safe_name
+from .selection_checks import checks_of
 from .services import deploy_version
 from .serving import store_bundle
 
@@ -55,6 +57,7 @@ class RunSelection(Request):
     objectives: list[str] = Field(["score"], description="score, or with latency, size, memory: what the front should span")
     parallel: int = Field(1, ge=1, le=64, description="fits at once, each in a process of its own; latency is always measured alone")
     pretrained: list[str] = Field(default_factory=list, description="local directories of the transformers library to try")
+    checks: str | None = Field(None, description="TOML file of your own slices, robustness tests, a price; see docs/checks.md", json_schema_extra=FILE)
     seed: int = Field(0, ge=0, lt=2**31)
     serve: bool = Field(False, description="deploy the winner as a service of that name")
     project: ProjectName = "default"
@@ -126,6 +129,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     from wenfang.select.selection import Limits, Ports, select
 
     chosen = {n: families.get(n) for n in (request.families or families.names())}
+    checks = checks_of(studio, request.checks)
     version, card, notes = _data(studio, request)
     splits = _splits(studio, version, request)
     work = studio.home.jobs / f"selection-{_request_hash(request, version)}"
@@ -133,7 +137,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     with _fitting(studio, request) as fit:
         outcome = select(
             splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), fit, studio.progress, _bundle_reader(studio)),
-            plan=_plan(studio, request, limits, splits["train"]), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
+            plan=replace(_plan(studio, request, limits, splits["train"]), checks=checks), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
         )  # fmt: skip
     name = request.name or safe_name(Path(_shown_name(studio, request)).name)
     studio.progress.stage("register")
@@ -234,6 +238,8 @@ def _bundle_reader(studio: Studio) -> Callable[[Path], Any]:
 def _register(studio: Studio, outcome: Any, version: DatasetVersion, name: str) -> tuple[ModelVersion, Selection]:
     """Put the selection, its runs and the model version."""
     manifest, signature = store_bundle(outcome.bundle, studio.blobs)
+    if outcome.written:
+        outcome.document["written"] = studio.blobs.put(json.dumps(outcome.written, ensure_ascii=False).encode())
     number = 1 + max((m.number for m in studio.find(ModelVersion, project=version.project, name=name)), default=0)
     selection = Selection(
         id=new_id("sl"), project=version.project, dataset_version=version.id, limits=outcome.document["limits"], verdict=outcome.verdict,

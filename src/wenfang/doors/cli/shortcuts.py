@@ -195,6 +195,7 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--objective"], help="score, or a front such as score,latency"),
     click.Option(["--parallel"], type=click.IntRange(1, 64), help="fits at once"),
     click.Option(["--pretrained"], multiple=True, help="local directory of the transformers library to try; may be repeated"),
+    click.Option(["--checks"], help="TOML file of your own slices, robustness tests, a price"),
     click.Option(["--seed"], type=int),
     click.Option(["--project"]),
     click.Option(["--serve"], is_flag=True, help="deploy the winner; starts the studio if none runs"),

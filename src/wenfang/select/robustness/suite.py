@@ -62,7 +62,7 @@ class RobustnessTest(BaseModel):
             if not (self.cases or self.templates or self.source):
                 raise ValueError("a minimal test needs cases, templates or source")
         elif self.perturbation not in PERTURBATIONS:
-            raise ValueError(f"perturbation {self.perturbation!r}; nearest: {', '.join(nearest(self.perturbation, list(PERTURBATIONS)))}")
+            raise ValueError(f"perturbation {self.perturbation!r}; nearest: {nearest(self.perturbation, list(PERTURBATIONS))}")
         if self.kind == "direction" and not self.labels and not self.declared:
             raise ValueError("a direction test needs labels")
         return self
