@@ -1,5 +1,6 @@
 """Grams against the same counted slowly."""
 
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenfang.core.text import fold
-from wenfang.models.bags import Bags, bag_texts, count_vocabulary, sum_rows
+from wenfang.models.bags import Bags, Recipe, bag_texts, count_vocabulary, sum_rows
 from wenfang.models.features import GramIndex, code_points, ngrams, text_blocks
+from wenfang.models.words import word_grams
 
 TEXT = st.text(st.characters(codec=None) | st.sampled_from("好坏ＡaA　 \0\ud800𠀀"), max_size=12)
 
@@ -42,6 +44,29 @@ def test_grams_are_those_counted_slowly(texts, shortest, more):
     assert len(names) == len(set().union(*(slow_grams(t, shortest, shortest + more) for t in texts)) if texts else [])
 
 
+def slow_words(text, longest):
+    words = re.findall(r"[a-z0-9éд]+", fold(text))
+    marked = ["<", *words, ">"] if words else []
+    return Counter(words) + Counter(tuple(marked[i : i + n]) for n in range(2, longest + 1) for i in range(len(marked) - n + 1))
+
+
+@given(st.lists(st.text("ab1éд 好。Ａ\U00020000", max_size=14), max_size=6), st.integers(1, 3))
+def test_word_grams_are_those_counted_slowly(texts, longest):
+    grams = word_grams(texts, longest)
+    seen: dict[int, object] = {}
+    for i, text in enumerate(texts):
+        counted, slow = Counter(grams.keys[grams.text_of == i].tolist()), slow_words(text, longest)
+        assert sorted(counted.values()) == sorted(slow.values())
+        assert Counter(word_grams([text], longest).keys.tolist()) == counted
+        seen.update(dict.fromkeys(counted))
+    assert len(seen) == len({key for text in texts for key in slow_words(text, longest)})
+
+
+def test_a_recipe_with_words_adds_them_where_there_are_blanks():
+    assert len(Recipe(1, 1, 2).grams(["天地玄黄"]).keys) == len(Recipe(1, 1).grams(["天地玄黄"]).keys)
+    assert len(Recipe(1, 1, 2).grams(["ab cd", ""]).keys) == len(Recipe(1, 1).grams(["ab cd", ""]).keys) + 2 + 3
+
+
 @given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.lists(st.integers(0, 2**64 - 1), max_size=20))
 def test_the_index_finds_what_is_there_and_nothing_else(known, others):
     keys = np.array(sorted(known), np.uint64)
@@ -58,20 +83,20 @@ def test_the_index_holds_crowded_buckets():
 
 def test_vocabulary_counts_texts_not_places_and_keeps_the_frequent():
     texts = ["好好好", "好坏", "坏"]
-    index, counts = count_vocabulary(texts, shortest=1, longest=1, min_count=1, size_max=10)
+    index, counts = count_vocabulary(texts, Recipe(1, 1), min_count=1, size_max=10)
     assert sorted(counts.tolist()) == [2, 2]
-    assert len(count_vocabulary(texts, shortest=1, longest=2, min_count=2, size_max=10)[0]) == 4  # 好, 坏, ^好, 坏$
-    assert len(count_vocabulary(texts, shortest=1, longest=2, min_count=1, size_max=3)[0]) == 3
-    bags = bag_texts(texts, index, shortest=1, longest=1)
+    assert len(count_vocabulary(texts, Recipe(1, 2), min_count=2, size_max=10)[0]) == 4  # 好, 坏, ^好, 坏$
+    assert len(count_vocabulary(texts, Recipe(1, 2), min_count=1, size_max=3)[0]) == 3
+    bags = bag_texts(texts, index, Recipe(1, 1))
     assert np.diff(bags.starts).tolist() == [1, 2, 1]
     assert bags.values.max() == pytest.approx(1 + np.log(3))
 
 
 def test_counting_in_blocks_changes_nothing(monkeypatch):
     texts = [f"第{i % 7}条消息{i % 3}" for i in range(200)]
-    whole = count_vocabulary(texts, shortest=1, longest=3, min_count=2, size_max=1000)
+    whole = count_vocabulary(texts, Recipe(1, 3), min_count=2, size_max=1000)
     monkeypatch.setattr("wenfang.models.bags._BLOCK_CHARS", 50)
-    pieces = count_vocabulary(texts, shortest=1, longest=3, min_count=2, size_max=1000)
+    pieces = count_vocabulary(texts, Recipe(1, 3), min_count=2, size_max=1000)
     assert np.array_equal(whole[0].keys, pieces[0].keys)
     assert np.array_equal(whole[1], pieces[1])
 

@@ -10,7 +10,7 @@ import pytest
 from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples
 from wenfang.models import Curve, families
-from wenfang.models.calibration import fit_sharpness, softmax
+from wenfang.models.calibration import best_threshold, fit_sharpness, fit_slope, sigmoid, softmax
 
 Linear = families.get("linear")
 DATA = Path(os.environ.get("WENFANG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "thucnews_titles"
@@ -79,6 +79,83 @@ def test_balanced_finds_the_rare():
     data = Examples("classification", texts, labels)
     found = {b: sum(o.label == "rare" for o in Linear(Linear.Hyper(balanced=b), task="classification").fit(data).predict(texts)) for b in (False, True)}
     assert found[True] > 2 * found[False] + 100
+
+
+def test_a_heavier_example_outweighs_a_lighter_one():
+    data = Examples("classification", ["天"] * 20 + ["地"] * 20, ["a", "b"] * 10 + ["b"] * 20, weights=[5.0, 1.0] * 10 + [1.0] * 20)
+    turned = Examples("classification", data.texts, data.labels, weights=[1.0, 5.0] * 10 + [1.0] * 20)
+    said = [Linear(Linear.Hyper(sharpness=3.0), task="classification").fit(d).predict(["天"])[0].label for d in (data, turned)]
+    assert said == ["a", "b"]
+    whole = Examples("classification", data.texts, data.labels, weights=[1.0] * 40)
+    assert Linear(task="classification").fit(whole).predict(["天", "地"]) == Linear(task="classification").fit(Examples("classification", data.texts, data.labels)).predict(
+        ["天", "地"]
+    )
+
+
+def outside(n, share, seed):
+    """Two topics and a few texts of neither, which look half like a topic."""
+    rng = random.Random(seed)
+    texts, labels = [], []
+    for _ in range(n):
+        label = "other" if rng.random() < share else rng.choice(["a", "b"])
+        marks = "丙丁" if label == "other" else "甲乙"[label == "b"] * 3 + "丙"
+        texts.append("".join(rng.choice("天地玄黄宇宙洪荒" + marks) for _ in range(8)))
+        labels.append(label)
+    return Examples("classification", texts, labels)
+
+
+def test_a_declared_prior_finds_more_of_the_outside_texts(tmp_path):
+    train, valid, fresh = outside(1500, 0.03, 0), outside(500, 0.03, 1), outside(1000, 0.3, 2)
+    plain = Linear(task="classification").fit(train, valid)
+    told = Linear(Linear.Hyper(prior={"other": 0.3}), task="classification").fit(train, valid)
+    recall = [np.mean([o.label == "other" for o, y in zip(m.predict(fresh.texts), fresh.labels, strict=True) if y == "other"]) for m in (plain, told)]
+    assert recall[1] > recall[0] + 0.1
+    assert accuracy(told, fresh) > accuracy(plain, fresh)
+    again = Linear(told.refit_hyper(), task="classification").fit(train + valid)
+    again.save(tmp_path)
+    assert Linear.load(tmp_path, task="classification", hyper=again.hyper, labels=again.labels_).predict(fresh.texts) == again.predict(fresh.texts)
+    assert accuracy(again, fresh) > accuracy(plain, fresh)
+
+
+def test_a_prior_of_an_unknown_label_is_refused():
+    with pytest.raises(Invalid, match=r"model\.unknown-label"):
+        Linear(Linear.Hyper(prior={"elsewhere": 0.3}), task="classification").fit(noisy(50))
+    with pytest.raises(ValueError, match="shares are above 0"):
+        Linear.Hyper(prior={"a": 0.7, "b": 0.7})
+
+
+def tagged(n, seed=0):
+    """Each of three marks is there or not, and is the label."""
+    rng = random.Random(seed)
+    sets = [tuple(label for label in "abc" if rng.random() < 0.4) for _ in range(n)]
+    texts = ["".join(rng.sample([*"天地玄黄宇宙", *("甲乙丙"["abc".index(label)] for label in labels)], 6 + len(labels))) for labels in sets]
+    return Examples("multilabel", texts, label_sets=sets)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_several_labels_are_found_each_for_itself(valid):
+    model = Linear(task="multilabel").fit(tagged(600), tagged(200, 1) if valid else None)
+    fresh = tagged(300, 2)
+    answers = model.predict(fresh.texts, top_k=3)
+    assert np.mean([set(a.labels) == set(labels) for a, labels in zip(answers, fresh.label_sets, strict=True)]) > 0.97
+    for a in answers[:50]:
+        assert [a.scores[label] for label in a.labels] == sorted((a.scores[label] for label in a.labels), reverse=True)
+        assert a.score == pytest.approx(min(p if label in a.labels else 1 - p for label, p in a.scores.items()))
+    refit = Linear(model.refit_hyper(), task="multilabel").fit(tagged(600) + tagged(200, 1))
+    assert (refit.sharpness_, refit.threshold_) == (model.sharpness_, model.threshold_)
+
+
+def test_slope_offset_and_threshold_are_found():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(4000, 3))
+    p = sigmoid(scores, 2.0, -1.0)
+    gold = rng.random(p.shape) < p
+    slope, offset = fit_slope(scores, gold, default=3.0)
+    assert (slope, offset) == (pytest.approx(2.0, rel=0.1), pytest.approx(-1.0, abs=0.1))
+    assert fit_slope(scores[:5], gold[:5], default=3.0) == (3.0, 0.0)
+    threshold = best_threshold(p, gold)
+    f1 = [2 * (gold & (p >= t)).sum() / (gold.sum() + (p >= t).sum()) for t in (threshold, 0.1, 0.3, 0.5, 0.7)]
+    assert f1[0] >= max(f1) - 1e-9
 
 
 def test_unseen_texts_get_an_answer_that_is_not_sure():

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .features import U64, GramIndex, ngrams, text_blocks
+from .features import U64, GramIndex, Grams, ngrams, text_blocks
+from .words import word_grams
 
-__all__ = ["Bags", "bag_texts", "count_vocabulary", "sum_rows"]
+__all__ = ["Bags", "Recipe", "bag_texts", "count_vocabulary", "sum_rows"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -23,6 +24,25 @@ _SEEN_MAX = 40_000_000
 """Distinct grams kept while counting; above it those seen once so far are forgotten."""
 _CELLS_MAX = 1 << 22
 _LOG_TF = (1.0 + np.log(np.arange(1, 4097))).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Which grams a text has."""
+
+    shortest: int
+    """Characters of the shortest character n-gram."""
+    longest: int
+    words: int = 0
+    """Words of the longest word n-gram; 0: none. Only scripts that write blanks between words have words."""
+
+    def grams(self, texts: Sequence[str]) -> Grams:
+        """All grams of the texts; equal keys of one text come in text order."""
+        characters = ngrams(texts, shortest=self.shortest, longest=self.longest)
+        if not self.words:
+            return characters
+        words = word_grams(texts, self.words)
+        return Grams(np.concatenate([characters.keys, words.keys]), np.concatenate([characters.text_of, words.text_of])) if len(words.keys) else characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +60,9 @@ class Bags:
         return len(self.starts) - 1
 
 
-def _distinct(texts: Sequence[str], shortest: int, longest: int) -> tuple[U64, I64]:
+def _distinct(texts: Sequence[str], recipe: Recipe) -> tuple[U64, I64]:
     """Distinct grams and in how many of the texts each occurs."""
-    grams = ngrams(texts, shortest=shortest, longest=longest)
+    grams = recipe.grams(texts)
     order = np.argsort(grams.keys, kind="stable")
     keys, owners = grams.keys[order], grams.text_of[order]
     new = np.ones(len(keys), np.bool_)
@@ -50,14 +70,14 @@ def _distinct(texts: Sequence[str], shortest: int, longest: int) -> tuple[U64, I
     return np.unique(keys[new], return_counts=True)
 
 
-def count_vocabulary(texts: Sequence[str], *, shortest: int, longest: int, min_count: int, size_max: int) -> tuple[GramIndex, I64]:
+def count_vocabulary(texts: Sequence[str], recipe: Recipe, *, min_count: int, size_max: int) -> tuple[GramIndex, I64]:
     """The grams that stand in at least ``min_count`` texts, the ``size_max`` most frequent of them, and their text counts.
 
     Cost: about 200 ns per gram; memory is bounded by the distinct grams kept.
     """
     keys, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     for start, end in text_blocks(texts, _BLOCK_CHARS):
-        more, more_counts = _distinct(texts[start:end], shortest, longest)
+        more, more_counts = _distinct(texts[start:end], recipe)
         if not len(keys):
             keys, counts = more, more_counts
             continue
@@ -73,12 +93,12 @@ def count_vocabulary(texts: Sequence[str], *, shortest: int, longest: int, min_c
     return GramIndex(keys), counts
 
 
-def bag_texts(texts: Sequence[str], index: GramIndex, *, shortest: int, longest: int) -> Bags:
+def bag_texts(texts: Sequence[str], index: GramIndex, recipe: Recipe) -> Bags:
     """The bags of ``texts``; grams that ``index`` does not know are left out."""
     V = max(1, len(index))
     parts: list[tuple[npt.NDArray[np.int32], F32, I64]] = []
     for start, end in text_blocks(texts, _BLOCK_CHARS):
-        grams = ngrams(texts[start:end], shortest=shortest, longest=longest)
+        grams = recipe.grams(texts[start:end])
         rows = index.rows(grams.keys)
         known = rows >= 0
         cells = np.sort(grams.text_of[known].astype(np.int64) * V + rows[known])

@@ -55,6 +55,8 @@ class DataShape:
     """There is a second text."""
     target_mean: float = 0.0
     """Code points of the texts that should be written."""
+    spaced: float = 0.0
+    """Share of texts in a script that writes blanks between words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bags import Bags, sum_rows
+from .gold import Gold
 
 __all__ = ["Dense", "Head", "Prototypes", "scaled_units"]
 
@@ -85,20 +86,20 @@ class Prototypes:
     scale: F32
 
     @classmethod
-    def average(cls, bags: Bags, targets: I64, *, scale: F32, L: int, size_max: int) -> Prototypes:
+    def average(cls, bags: Bags, gold: Gold, *, scale: F32, size_max: int) -> Prototypes:
         """The mean of each label's bags at length one; only the ``size_max`` heaviest weights.
 
         Args:
             bags: n bags of length one.
-            targets: shape (n,).
+            gold: labels of each bag, and how much it counts.
             scale: of the grams, shape (V,).
-            L: number of labels.
             size_max: weights kept.
 
         Source: Rocchio, Relevance Feedback in Information Retrieval, 1971.
         """
-        cells, place = np.unique(bags.rows.astype(np.int64) * L + np.repeat(targets, np.diff(bags.starts)), return_inverse=True)
-        values = np.bincount(place, bags.values, len(cells))
+        L, (cell, label, weight) = gold.L, gold.pairs(bags.starts)
+        cells, place = np.unique(bags.rows[cell].astype(np.int64) * L + label, return_inverse=True)
+        values = np.bincount(place, bags.values[cell] * weight, len(cells))
         label = cells % L
         values /= np.sqrt(np.maximum(np.bincount(label, values**2, L), 1e-24))[label]
         if len(values) > size_max:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bags import Bags
+from .gold import Gold
 from .heads import Prototypes
 from .jit import jit
 
@@ -33,7 +34,9 @@ def _find(labels: I32, start: int, end: int, wanted: int) -> int:  # pragma: no 
 
 
 @jit
-def _pass(bag_starts: I64, rows: I32, values: F32, targets: I64, order: I64, starts: I64, labels: I32, weights: F32, L: int, c: float) -> float:  # pragma: no cover compiled
+def _pass(
+    bag_starts: I64, rows: I32, values: F32, targets: I64, counts: F32, order: I64, starts: I64, labels: I32, weights: F32, L: int, c: float
+) -> float:  # pragma: no cover compiled
     scores = np.zeros(L, np.float32)
     loss = 0.0
     for q in range(len(order)):
@@ -52,7 +55,7 @@ def _pass(bag_starts: I64, rows: I32, values: F32, targets: I64, order: I64, sta
         if short <= 0:
             continue
         loss += short
-        step = min(c, float(short) * 0.5)
+        step = min(c * float(counts[i]), float(short) * 0.5)
         for k in range(a, b):
             start, end = int(starts[rows[k]]), int(starts[rows[k] + 1])
             up, down = _find(labels, start, end, right), _find(labels, start, end, rival)
@@ -63,7 +66,7 @@ def _pass(bag_starts: I64, rows: I32, values: F32, targets: I64, order: I64, sta
     return loss
 
 
-def sharpen(prototypes: Prototypes, bags: Bags, targets: I64, order: I64, *, L: int, c: float) -> float:
+def sharpen(prototypes: Prototypes, bags: Bags, gold: Gold, order: I64, *, c: float) -> float:
     """Visit the bags (of length one) in ``order`` once and move the weights in place; returns the mean loss."""
     b, p = bags, prototypes
-    return float(_pass(b.starts, b.rows, b.values, targets, order, p.starts, p.labels, p.values, L, c)) / max(1, len(order))
+    return float(_pass(b.starts, b.rows, b.values, gold.labels, gold.weights, order, p.starts, p.labels, p.values, gold.L, c)) / max(1, len(order))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bags import Bags
+from .gold import Gold
 from .jit import jit
 
 __all__ = ["DropoutSoftmax"]
@@ -26,6 +27,7 @@ def _epoch(  # pragma: no cover compiled
     rows: npt.NDArray[np.int32],
     values: F32,
     targets: npt.NDArray[np.int64],
+    counts: F32,
     order: npt.NDArray[np.int64],
     weights: F32,
     squares: F32,
@@ -72,7 +74,7 @@ def _epoch(  # pragma: no cover compiled
         total -= math.log(max(p[targets[i]], np.float32(1e-9)))
         p[targets[i]] -= np.float32(1.0)
         for c in range(L):
-            p[c] *= label_weights[targets[i]]
+            p[c] *= label_weights[targets[i]] * counts[i]
             bias[c] -= np.float32(0.01) * rate * p[c]
         for q in range(m):
             value, row = values[kept[q]] * scale, rows[kept[q]]
@@ -89,13 +91,13 @@ class DropoutSoftmax:
 
     Args:
         bags: n training bags of unit length.
-        targets: label of each bag, shape (n,).
+        gold: the one label of each bag, and how much it counts.
         drop: share of grams hidden at each visit.
         label_weights: factor of the loss of each label's own examples, shape (L,).
     """
 
     bags: Bags
-    targets: npt.NDArray[np.int64]
+    gold: Gold
     drop: float
     label_weights: F32
     weights: F32
@@ -103,14 +105,28 @@ class DropoutSoftmax:
     bias: F32
 
     @classmethod
-    def new(cls, bags: Bags, targets: npt.NDArray[np.int64], *, V: int, drop: float, label_weights: npt.NDArray[np.float64]) -> DropoutSoftmax:
+    def new(cls, bags: Bags, gold: Gold, *, V: int, drop: float, label_weights: npt.NDArray[np.float64]) -> DropoutSoftmax:
         """A model that knows nothing yet."""
         L = len(label_weights)
-        return cls(bags, targets, drop, label_weights.astype(np.float32), np.zeros((V, L), np.float32), np.full((V, L), 1e-3, np.float32), np.zeros(L, np.float32))
+        return cls(bags, gold, drop, label_weights.astype(np.float32), np.zeros((V, L), np.float32), np.full((V, L), 1e-3, np.float32), np.zeros(L, np.float32))
 
     def epoch(self, order: npt.NDArray[np.int64], *, rate: float, seed: int) -> float:
         """Visit the examples in ``order`` once with step ``rate``; returns their mean loss."""
         b = self.bags
         state = np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(seed + 1)
-        loss = _epoch(b.starts, b.rows, b.values, self.targets, order, self.weights, self.squares, self.bias, np.float32(rate), np.float32(self.drop), self.label_weights, state)
+        loss = _epoch(
+            b.starts,
+            b.rows,
+            b.values,
+            self.gold.labels,
+            self.gold.weights,
+            order,
+            self.weights,
+            self.squares,
+            self.bias,
+            np.float32(rate),
+            np.float32(self.drop),
+            self.label_weights,
+            state,
+        )
         return float(loss) / max(1, len(order))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bags import Bags
+from .gold import Gold
 from .jit import jit
 
 __all__ = ["Machines"]
@@ -25,7 +26,9 @@ def _epoch(  # pragma: no cover compiled
     starts: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int32],
     values: F32,
-    targets: npt.NDArray[np.int64],
+    gold_starts: npt.NDArray[np.int64],
+    gold_labels: npt.NDArray[np.int64],
+    counts: F32,
     order: npt.NDArray[np.int64],
     weights: F32,
     bias: F32,
@@ -36,8 +39,11 @@ def _epoch(  # pragma: no cover compiled
     """One visit of every example in ``order``; returns the sum of squared hinges met on the way."""
     L = weights.shape[1]
     margin = np.empty(L, np.float32)
+    own = np.zeros(L, np.bool_)
     loss = 0.0
     for i in order:
+        for k in range(gold_starts[i], gold_starts[i + 1]):
+            own[gold_labels[k]] = True
         start, end = starts[i], starts[i + 1]
         for c in range(L):
             margin[c] = bias[c]
@@ -47,8 +53,8 @@ def _epoch(  # pragma: no cover compiled
                 margin[c] += value * weights[row, c]
         moved = False
         for c in range(L):
-            sign = np.float32(1.0) if c == targets[i] else np.float32(-1.0)
-            slack = softness[c] if c == targets[i] else softness[L]
+            sign = np.float32(1.0) if own[c] else np.float32(-1.0)
+            slack = (softness[c] if own[c] else softness[L]) / counts[i]
             old = duals[i, c]
             short = np.float32(1.0) - sign * margin[c]
             if short > 0:
@@ -65,6 +71,8 @@ def _epoch(  # pragma: no cover compiled
                 value, row = values[k], rows[k]
                 for c in range(L):
                     weights[row, c] += value * margin[c]
+        for k in range(gold_starts[i], gold_starts[i + 1]):
+            own[gold_labels[k]] = False
     return loss
 
 
@@ -74,13 +82,13 @@ class Machines:
 
     Args:
         bags: n training bags; the values are the final ones (scaled, unit length).
-        targets: label of each bag, shape (n,).
+        gold: labels of each bag (one, several or none) and how much it counts.
         c: weight of the loss against the margin.
         label_weights: factor of the loss of each label's own examples, shape (L,).
     """
 
     bags: Bags
-    targets: npt.NDArray[np.int64]
+    gold: Gold
     c: float
     label_weights: npt.NDArray[np.float64]
     weights: F32
@@ -89,15 +97,15 @@ class Machines:
     norms: F32
 
     @classmethod
-    def new(cls, bags: Bags, targets: npt.NDArray[np.int64], *, V: int, c: float, label_weights: npt.NDArray[np.float64]) -> Machines:
+    def new(cls, bags: Bags, gold: Gold, *, V: int, c: float, label_weights: npt.NDArray[np.float64]) -> Machines:
         """Machines that know nothing yet."""
         L, n = len(label_weights), len(bags)
         owner = np.repeat(np.arange(n), np.diff(bags.starts))
         norms = (np.bincount(owner, bags.values.astype(np.float64) ** 2, n) + 1.0).astype(np.float32)
-        return cls(bags, targets, c, label_weights, np.zeros((V, L), np.float32), np.zeros(L, np.float32), np.zeros((n, L), np.float32), norms)
+        return cls(bags, gold, c, label_weights, np.zeros((V, L), np.float32), np.zeros(L, np.float32), np.zeros((n, L), np.float32), norms)
 
     def epoch(self, order: npt.NDArray[np.int64]) -> float:
         """Visit the examples in ``order`` once; returns their mean squared hinge (summed over labels)."""
         softness = np.append(0.5 / (self.c * self.label_weights), 0.5 / self.c).astype(np.float32)
-        b = self.bags
-        return float(_epoch(b.starts, b.rows, b.values, self.targets, order, self.weights, self.bias, self.duals, self.norms, softness)) / max(1, len(order))
+        b, g = self.bags, self.gold
+        return float(_epoch(b.starts, b.rows, b.values, g.starts, g.labels, g.weights, order, self.weights, self.bias, self.duals, self.norms, softness)) / max(1, len(order))

@@ -20,6 +20,7 @@ from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.core.ids import now
 from wenfang.core.registry import Registry
+from wenfang.core.text import script_of
 from wenfang.models.base import DataShape, Model
 
 from .choose import Candidate, Choice, Limits, choose
@@ -132,7 +133,14 @@ def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
         graded=bool(train.grades),
         pairs=bool(train.texts_b),
         target_mean=sum(map(len, train.targets)) / max(1, len(train.targets)),
+        spaced=_spaced(train.texts),
     )
+
+
+def _spaced(texts: Sequence[str]) -> float:
+    """Share of texts written with blanks between words, from a sample."""
+    sample = texts[:: max(1, len(texts) // 500)]
+    return sum(script_of(t) in {"latin", "cyrillic", "hangul", "arabic"} for t in sample) / max(1, len(sample))
 
 
 def remembered(plan: Plan, journal: Journal) -> Plan:

@@ -1,8 +1,8 @@
-"""Character n-grams under linear machines: strong on short texts, milliseconds to load, tens of microseconds to answer.
+"""Character and word n-grams under linear machines: strong on short texts, milliseconds to load, tens of microseconds to answer.
 
 Two heads see the same grams (many labels have sparse prototypes instead, see ``models/heads.py``). The *margin* head is a one-against-the-rest support vector machine on grams scaled by how much they
 tell labels apart; the *dropout* head is a softmax regression that learned with most grams hidden. Their scores are added and
-calibrated by one temperature. Source of the scaling: Wang & Manning, Baselines and Bigrams, 2012 (here the largest absolute
+calibrated by one temperature. Where labels do not exclude each other (multilabel), the margin head is alone and each label is decided for itself. Source of the scaling: Wang & Manning, Baselines and Bigrams, 2012 (here the largest absolute
 log-count ratio over the labels, times the root of the inverse document frequency).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,21 @@ from pydantic import BaseModel, Field, model_validator
 from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
-from wenfang.models.answers import classified, trainable_labels
-from wenfang.models.bags import Bags, bag_texts, count_vocabulary
+from wenfang.models.answers import classified, several, trainable_labels
+from wenfang.models.bags import Bags, Recipe, bag_texts, count_vocabulary
 from wenfang.models.base import Curve, DataShape, Hyper, Model
-from wenfang.models.calibration import fit_sharpness, softmax
+from wenfang.models.calibration import best_threshold, fit_sharpness, fit_slope, fit_tau, sigmoid, softmax
 from wenfang.models.features import GramIndex, text_blocks
+from wenfang.models.gold import Gold
 from wenfang.models.heads import Dense, Head, Prototypes, scaled_units
+from wenfang.models.space import Choice, Float, Integer, Space
 from wenfang.models.weights import load_arrays, save_arrays
 
 __all__ = ["Linear", "LinearHyper"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 _CELLS_MAX = 24_000_000
 """Weights a dense model may hold: 48 MB in a bundle."""
@@ -40,7 +43,7 @@ _DENSE_DUALS_MAX = 150_000_000
 _PROTOTYPE_WEIGHTS_MAX = 7_000_000
 _GRAMS_MAX = 2_000_000
 _SHARPNESS = 3.0
-_COMMON = {"keys": (np.uint64, 1), "sharpness": (np.float64, 1)}
+_COMMON = {"keys": (np.uint64, 1), "sharpness": (np.float64, 1), "shift": (np.float64, 1), "threshold": (np.float64, 1)}
 _HEADS: dict[str, type[Head]] = {"dense": Dense, "prototypes": Prototypes}
 
 
@@ -49,103 +52,180 @@ class LinearHyper(Hyper):
 
     ngram_min: int = Field(default=1, ge=1, le=8, description="shortest character n-gram")
     ngram_max: int = Field(default=3, ge=1, le=8, description="longest character n-gram")
+    words: int = Field(default=0, ge=0, le=4, description="longest word n-gram, in scripts that write blanks between words; 0: none")
     min_count: int = Field(default=2, ge=1, description="a gram must stand in that many texts")
+    contrast: float = Field(default=1.0, ge=0, le=2, description="power of how much a gram tells the labels apart, in its scale; 0: all alike")
+    rarity: float = Field(default=0.5, ge=0, le=2, description="power of the inverse document frequency in a gram's scale")
     c: float = Field(default=1.0, gt=0, description="weight of the margin head's loss against its margin")
     epochs: int = Field(default=12, ge=1, le=200, description="passes of each head")
     blend: float = Field(default=0.25, ge=0, le=10, description="share of the dropout head in the score; 0 leaves it out")
     drop: float = Field(default=0.6, ge=0, lt=1, description="share of grams the dropout head does not see at each visit")
     rate: float = Field(default=1.5, gt=0, description="first step of the dropout head")
     balanced: bool = Field(default=False, description="rare labels count as much as frequent ones")
+    prior: dict[str, float] | Literal["uniform"] | None = Field(
+        default=None, description="shares the labels will have where the model works, of some labels (the others share the rest as in train) or uniform; none: as in train"
+    )
+    tau: float | None = Field(default=None, ge=0, le=3, description="how far answers move towards prior; none: chosen on valid, or on a tenth of train")
     sharpness: float | None = Field(default=None, gt=0, description="inverse temperature; none: fitted on valid, or on a tenth of train")
+    offset: float = Field(default=0.0, description="multilabel: added to every label's score; fitted together with sharpness")
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="multilabel: a label is given above this probability; fitted together with sharpness")
 
     @model_validator(mode="after")
     def _ordered(self) -> LinearHyper:
         if self.ngram_min > self.ngram_max:
             raise ValueError("ngram_min is above ngram_max")
+        if isinstance(self.prior, dict) and not (all(share > 0 for share in self.prior.values()) and sum(self.prior.values()) <= 1):
+            raise ValueError("prior: shares are above 0 and sum to at most 1")
         return self
 
 
 class Linear(Model):
-    """A classifier over character n-grams."""
+    """A classifier over character and word n-grams."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel"})
     cost_rank: ClassVar[int] = 1
     Hyper: ClassVar[type[BaseModel]] = LinearHyper
     hyper: LinearHyper
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """Spread over reach of the grams, softness of the margin, and the weight of rare labels."""
+        """Spread over reach of the grams, softness of the margin, and how grams are scaled: contrast misleads where labels have few examples."""
         least = 2 if shape.rows >= 5000 else 1
-        guesses = [
-            LinearHyper(min_count=least),
-            LinearHyper(min_count=least, ngram_max=5 if shape.length_mean > 40 else 4),
-            LinearHyper(min_count=least, c=2.0, epochs=16),
-            LinearHyper(min_count=least, c=0.3),
-            LinearHyper(min_count=least, blend=0.0),
+        words = 2 if shape.spaced > 0.5 else 0
+        plain = LinearHyper(min_count=least, words=words)
+        many = LinearHyper(min_count=least, words=words, contrast=0.0, c=3.0, blend=0.5)
+        scarce = LinearHyper(min_count=2, words=words, ngram_max=2, contrast=0.0, rarity=1.0, c=0.3, blend=0.0)
+        longer = LinearHyper(min_count=least, words=words, ngram_max=5 if shape.length_mean > 40 or words else 4)
+        others = [
+            longer,
+            LinearHyper(min_count=least, words=words, balanced=True),
+            LinearHyper(min_count=least, words=words, rarity=1.0),
+            LinearHyper(min_count=least, words=words, c=0.3),
+            LinearHyper(min_count=least, words=words, blend=0.0),
             LinearHyper(min_count=1 if least > 1 else 2, ngram_max=2),
         ]
-        if shape.labels > 2:
-            guesses.insert(2, LinearHyper(min_count=least, balanced=True))
-        return guesses
+        if shape.labels <= 20:
+            return [plain, *others]
+        first = [scarce, many, plain] if shape.length_mean > 100 else [many, plain, scarce]
+        return [*first, *others]
+
+    @classmethod
+    def space(cls, shape: DataShape) -> Space:
+        """Reach, scale and softness; the rest hardly matters."""
+        return {
+            "ngram_max": Integer(2, 5), "words": Choice((0, 1, 2, 3) if shape.spaced > 0 else (0,)), "min_count": Integer(1, 3), "contrast": Float(0.0, 1.0), "rarity": Float(0.0, 1.5),
+            "c": Float(0.1, 10.0, log=True), "blend": Float(0.0, 1.0), "balanced": Choice((False, True)),
+        }  # fmt: skip
 
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
         """Count grams, train the heads, calibrate.
 
         Raises:
-            Invalid: `model.too-few-labels`, `model.no-examples`.
+            Invalid: `model.too-few-labels`, `model.no-examples`, `model.unknown-label` (in ``prior``).
 
         Cost: 90,000 titles take about 8 CPU-seconds.
         """
         curve = curve or Curve()
         self.labels_ = trainable_labels(train)
-        number = {label: i for i, label in enumerate(self.labels_)}
-        targets = np.fromiter((number[label] for label in train.labels), np.int64, len(train))
-        self.sharpness_ = self.hyper.sharpness or _SHARPNESS
-        if self.hyper.sharpness is None and not valid and len(train) >= 200:
+        gold = Gold.of(train, self.labels_)
+        meant = self._meant(gold)
+        h = self.hyper
+        self.tau_ = 1.0 if h.tau is None else h.tau
+        self.sharpness_, self.threshold_ = h.sharpness or _SHARPNESS, h.threshold
+        self.shift_ = self._shift(gold, meant) if self.task == "classification" else np.full(len(self.labels_), h.offset)
+        open_ = h.sharpness is None or (meant is not None and h.tau is None)
+        if open_ and not valid and len(train) >= 200:
             order = np.random.default_rng(self.seed).permutation(len(train))
             held, rest = np.split(order, [min(5000, len(train) // 10)])
-            self._learn(train.take(rest.tolist()).texts, targets[rest], Curve(deadline=curve.deadline))
-            self.sharpness_ = fit_sharpness(self._scores(train.take(held.tolist()).texts), targets[held], default=_SHARPNESS)
+            self._learn(train.take(rest.tolist()).texts, gold.take(rest), Curve(deadline=curve.deadline))
+            self._calibrate(self._scores(train.take(held.tolist()).texts), gold.take(held), gold, meant)
             if curve.late():
                 return self
-        self._learn(train.texts, targets, curve)
+        self._learn(train.texts, gold, curve)
         if valid:
-            known = [i for i, label in enumerate(valid.labels) if label in number]
-            scores, truth = self._scores([valid.texts[i] for i in known]), np.array([number[valid.labels[i]] for i in known], np.int64)
-            if self.hyper.sharpness is None:
-                self.sharpness_ = fit_sharpness(scores, truth, default=_SHARPNESS)
-            curve.point(self.hyper.epochs, valid_score=float((scores.argmax(axis=1) == truth).sum()) / len(valid))
+            truth, scores = Gold.of(valid, self.labels_), self._scores(valid.texts)
+            if open_:
+                self._calibrate(scores, truth, gold, meant)
+            curve.point(h.epochs, valid_score=self._share_right(scores, truth))
         return self
 
-    def _learn(self, texts: Sequence[str], targets: I64, curve: Curve) -> None:
-        h, L = self.hyper, len(self.labels_)
-        dense = L <= _DENSE_LABELS_MAX and L * len(texts) <= _DENSE_DUALS_MAX
-        size_max = min(_GRAMS_MAX, _CELLS_MAX // (L * (2 if h.blend else 1))) if dense else _GRAMS_MAX
-        self.index_, counts = count_vocabulary(texts, shortest=h.ngram_min, longest=h.ngram_max, min_count=h.min_count, size_max=size_max)
-        bags = self._bags(texts)
-        rarity: F32 = (np.log((1.0 + len(texts)) / (1.0 + counts)) + 1.0).astype(np.float32)
-        self.head_ = self._learn_dense(bags, targets, rarity, curve) if dense else self._learn_prototypes(bags, targets, rarity, curve)
+    def _meant(self, gold: Gold) -> F64 | None:
+        """The share of each label where the model will work, shape (L,); None: as in train."""
+        prior, L = self.hyper.prior, len(self.labels_)
+        if prior is None or self.task != "classification":
+            return None
+        if prior == "uniform":
+            return np.full(L, 1.0 / L)
+        for label in prior:
+            if label not in self.labels_:
+                raise Invalid("model.unknown-label", label=label)
+        shares = gold.mass() / gold.mass().sum()
+        free = np.array([label not in prior for label in self.labels_])
+        if free.any():
+            shares[free] *= max(1e-9, 1.0 - sum(prior.values())) / shares[free].sum()
+        shares[~free] = [prior[label] for label in np.array(self.labels_)[~free].tolist()]
+        return shares / shares.sum()
 
-    def _learn_dense(self, bags: Bags, targets: I64, rarity: F32, curve: Curve) -> Dense:
-        h, L = self.hyper, len(self.labels_)
-        sizes = np.bincount(targets, minlength=L).astype(np.float64)
-        label_weights = len(targets) / (L * np.maximum(sizes, 1.0)) if h.balanced else np.ones(L)
-        scale: F32 = _contrast(bags, targets, L, len(self.index_)) * np.sqrt(rarity)
-        weights, bias = self._learn_margin(scaled_units(bags, scale), targets, label_weights, curve)
+    def _shift(self, gold: Gold, meant: F64 | None) -> F64:
+        learned = gold.mass() / gold.mass().sum()
+        return np.zeros(gold.L) if meant is None else self.tau_ * (np.log(meant) - np.log(learned))
+
+    def _calibrate(self, scores: F32, truth: Gold, learned: Gold, meant: F64 | None) -> None:
+        """Fit what the hyper-parameters leave open on texts that were not learned from."""
+        if self.task == "multilabel":
+            matrix = truth.matrix()
+            self.sharpness_, offset = fit_slope(scores, matrix, default=_SHARPNESS)
+            self.shift_ = np.full(learned.L, offset)
+            self.threshold_ = best_threshold(sigmoid(scores, self.sharpness_, offset), matrix)
+            return
+        scores = scores[truth.owners()]  # those whose label is known
+        if self.hyper.sharpness is None:
+            self.sharpness_ = fit_sharpness(scores, truth.labels, default=_SHARPNESS)
+        if meant is not None and self.hyper.tau is None:
+            mass = learned.mass()
+            self.tau_ = fit_tau(scores, self.sharpness_, truth.labels, learned=mass / mass.sum(), meant=meant)
+        self.shift_ = self._shift(learned, meant)
+
+    def _share_right(self, scores: F32, truth: Gold) -> float:
+        """Share of texts with the right label, or the wholly right set of labels."""
+        if self.task == "multilabel":
+            return float(((sigmoid(scores, self.sharpness_, float(self.shift_[0])) >= self.threshold_) == truth.matrix()).all(axis=1).mean())
+        owners = truth.owners()
+        return float((softmax(scores[owners], self.sharpness_, self.shift_).argmax(axis=1) == truth.labels).sum()) / len(truth)
+
+    def _learn(self, texts: Sequence[str], gold: Gold, curve: Curve) -> None:
+        h, L = self.hyper, gold.L
+        blend = 0.0 if self.task == "multilabel" else h.blend
+        dense = (L <= _DENSE_LABELS_MAX or self.task == "multilabel") and L * len(texts) <= _DENSE_DUALS_MAX
+        size_max = min(_GRAMS_MAX, max(1, _CELLS_MAX // (L * (2 if blend else 1)))) if dense else _GRAMS_MAX
+        self.index_, counts = count_vocabulary(texts, self._recipe(), min_count=h.min_count, size_max=size_max)
+        bags = self._bags(texts)
+        inverse: F32 = (np.log((1.0 + len(texts)) / (1.0 + counts)) + 1.0).astype(np.float32)
+        self.head_ = self._learn_dense(bags, gold, inverse, blend, curve) if dense else self._learn_prototypes(bags, gold, inverse, curve)
+
+    def _learn_dense(self, bags: Bags, gold: Gold, inverse: F32, blend: float, curve: Curve) -> Dense:
+        h, L = self.hyper, gold.L
+        sizes = gold.mass()
+        label_weights = sizes.sum() / (L * np.maximum(sizes, 1e-9)) if h.balanced else np.ones(L)
+        scale: F32 = inverse ** np.float32(h.rarity)
+        if h.contrast:
+            scale *= _contrast(bags, gold, len(self.index_)) ** np.float32(h.contrast)
+        weights, bias = self._learn_margin(scaled_units(bags, scale), gold, label_weights, curve)
         tables: list[F32] = [weights * scale[:, None]]
         biases: list[F32] = [bias]
-        if h.blend:
-            weights, bias = self._learn_dropout(scaled_units(bags, np.ones_like(scale)), targets, label_weights, curve)
-            tables.append(weights * np.float32(h.blend))
-            biases.append(bias * np.float32(h.blend))
+        if blend:
+            weights, bias = self._learn_dropout(scaled_units(bags, np.ones_like(scale)), gold, label_weights, curve)
+            tables.append(weights * np.float32(blend))
+            biases.append(bias * np.float32(blend))
         return Dense(np.concatenate(tables, axis=1).astype(np.float16), scale, np.concatenate(biases))
 
-    def _learn_prototypes(self, bags: Bags, targets: I64, rarity: F32, curve: Curve) -> Prototypes:
+    def _learn_prototypes(self, bags: Bags, gold: Gold, inverse: F32, curve: Curve) -> Prototypes:
         from wenfang.models.rivals import sharpen
 
-        units, L = scaled_units(bags, rarity), len(self.labels_)
-        head = Prototypes.average(units, targets, scale=rarity, L=L, size_max=_PROTOTYPE_WEIGHTS_MAX)
+        units = scaled_units(bags, inverse)
+        head = Prototypes.average(units, gold, scale=inverse, size_max=_PROTOTYPE_WEIGHTS_MAX)
+        if self.task == "multilabel":  # a text's other labels are no rivals
+            return head
         rng = np.random.default_rng((self.seed, 3))
         for epoch in range(self.hyper.epochs):
             if curve.late():
@@ -153,36 +233,39 @@ class Linear(Model):
             order, loss = rng.permutation(len(bags)), 0.0
             for at in range(0, len(order), 5000):
                 part = order[at : at + 5000]
-                loss += sharpen(head, units, targets, part, L=L, c=0.2 * self.hyper.c) * len(part)
+                loss += sharpen(head, units, gold, part, c=0.2 * self.hyper.c) * len(part)
                 if curve.late():
                     break
             curve.point(epoch + 1, loss=loss / len(order))
         return head
 
-    def _learn_margin(self, bags: Bags, targets: I64, label_weights: npt.NDArray[np.float64], curve: Curve) -> tuple[F32, F32]:
+    def _learn_margin(self, bags: Bags, gold: Gold, label_weights: F64, curve: Curve) -> tuple[F32, F32]:
         from wenfang.models.svm import Machines
 
         rng = np.random.default_rng((self.seed, 1))
-        machines = Machines.new(bags, targets, V=len(self.index_), c=self.hyper.c, label_weights=label_weights)
+        machines = Machines.new(bags, gold, V=len(self.index_), c=self.hyper.c, label_weights=label_weights)
         for epoch in range(self.hyper.epochs):
             curve.point(epoch + 1, loss=machines.epoch(rng.permutation(len(bags))))
             if curve.late():
                 break
         return machines.weights, machines.bias
 
-    def _learn_dropout(self, bags: Bags, targets: I64, label_weights: npt.NDArray[np.float64], curve: Curve) -> tuple[F32, F32]:
+    def _learn_dropout(self, bags: Bags, gold: Gold, label_weights: F64, curve: Curve) -> tuple[F32, F32]:
         from wenfang.models.softmax import DropoutSoftmax
 
         rng = np.random.default_rng((self.seed, 2))
-        head = DropoutSoftmax.new(bags, targets, V=len(self.index_), drop=self.hyper.drop, label_weights=label_weights)
+        head = DropoutSoftmax.new(bags, gold, V=len(self.index_), drop=self.hyper.drop, label_weights=label_weights)
         for epoch in range(self.hyper.epochs):
             if curve.late():
                 break
             head.epoch(rng.permutation(len(bags)), rate=self.hyper.rate * (1 - epoch / self.hyper.epochs), seed=self.seed * 1000 + epoch)
         return head.weights, head.bias
 
+    def _recipe(self) -> Recipe:
+        return Recipe(self.hyper.ngram_min, self.hyper.ngram_max, self.hyper.words)
+
     def _bags(self, texts: Sequence[str]) -> Bags:
-        return bag_texts(texts, self.index_, shortest=self.hyper.ngram_min, longest=self.hyper.ngram_max)
+        return bag_texts(texts, self.index_, self._recipe())
 
     def _scores(self, texts: Sequence[str]) -> F32:
         """Uncalibrated scores, shape (B, L)."""
@@ -193,19 +276,22 @@ class Linear(Model):
         return scores
 
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
-        """The most likely label of each text, with calibrated probabilities.
+        """The most likely label of each text, or every label above the threshold, with calibrated probabilities.
 
         Raises:
             Invalid: `model.not-fitted`.
         """
         if not self.labels_:
             raise Invalid("model.not-fitted", family="linear")
-        return classified(self.labels_, softmax(self._scores(texts), self.sharpness_), top_k)
+        if self.task == "multilabel":
+            return several(self.labels_, sigmoid(self._scores(texts), self.sharpness_, float(self.shift_[0])), self.threshold_, top_k)
+        return classified(self.labels_, softmax(self._scores(texts), self.sharpness_, self.shift_), top_k)
 
     def save(self, folder: Path) -> None:
         """Write ``dense.safetensors`` or ``prototypes.safetensors``."""
         name = next(n for n, head in _HEADS.items() if isinstance(self.head_, head))
-        save_arrays(folder / f"{name}.safetensors", {"keys": self.index_.keys, "sharpness": np.array([self.sharpness_]), **self.head_.arrays()})
+        decision = {"sharpness": np.array([self.sharpness_]), "shift": self.shift_, "threshold": np.array([self.threshold_])}
+        save_arrays(folder / f"{name}.safetensors", {"keys": self.index_.keys, **decision, **self.head_.arrays()})
 
     @classmethod
     def load(cls, folder: Path, *, task: Task, hyper: BaseModel, labels: list[str]) -> Self:
@@ -217,16 +303,22 @@ class Linear(Model):
         model = cls(hyper, task=task)
         name = next((n for n in _HEADS if (folder / f"{n}.safetensors").is_file()), "dense")
         arrays = load_arrays(folder / f"{name}.safetensors", {**_COMMON, **_HEADS[name].format})
-        keys, sharpness = arrays.pop("keys"), arrays.pop("sharpness")
+        keys, sharpness, shift, threshold = (arrays.pop(k) for k in _COMMON)
         model.head_ = _HEADS[name](**arrays)
-        if not model.head_.fits(len(keys), len(labels)) or sharpness.shape != (1,):
+        if not model.head_.fits(len(keys), len(labels)) or sharpness.shape != (1,) or threshold.shape != (1,) or shift.shape != (len(labels),):
             raise Broken("model.damaged", file=f"{name}.safetensors", reason="shapes")
-        model.labels_, model.index_, model.sharpness_ = labels, GramIndex(keys), float(sharpness[0])
+        model.labels_, model.index_ = labels, GramIndex(keys)
+        model.sharpness_, model.shift_, model.threshold_ = float(sharpness[0]), shift, float(threshold[0])
         return model
 
     def refit_hyper(self) -> BaseModel:
-        """The same with the temperature that valid chose."""
-        return self.hyper.model_copy(update={"sharpness": self.sharpness_})
+        """The same with the calibration that valid chose."""
+        chosen: dict[str, float] = {"sharpness": self.sharpness_}
+        if self.task == "multilabel":
+            chosen |= {"offset": float(self.shift_[0]), "threshold": self.threshold_}
+        elif self.hyper.prior is not None:
+            chosen["tau"] = self.tau_
+        return self.hyper.model_copy(update=chosen)
 
     def environment(self) -> Mapping[str, str]:
         """Versions of numpy and, where it trained, of numba."""
@@ -235,10 +327,11 @@ class Linear(Model):
         return {name: str(sys.modules[name].__version__) for name in ("numpy", "numba") if name in sys.modules}
 
 
-def _contrast(bags: Bags, targets: I64, L: int, V: int) -> F32:
+def _contrast(bags: Bags, gold: Gold, V: int) -> F32:
     """How much each gram tells the labels apart: the largest absolute log-count ratio, shape (V,)."""
-    owner = np.repeat(targets, np.diff(bags.starts))
-    counts = np.bincount(bags.rows.astype(np.int64) * L + owner, minlength=V * L).reshape(V, L) + 1.0
-    rest = counts.sum(axis=1, keepdims=True) - counts - (L - 1) + 1.0
+    cell, label, weight = gold.pairs(bags.starts)
+    counts = np.bincount(bags.rows[cell].astype(np.int64) * gold.L + label, weight, V * gold.L).reshape(V, gold.L) + 1.0
+    total = np.bincount(bags.rows, np.repeat(gold.weights, np.diff(bags.starts)), V)
+    rest = np.maximum(total[:, None] - counts + 1.0, 0.0) + 1.0
     ratio = np.log(counts / counts.sum(axis=0)) - np.log(rest / rest.sum(axis=0))
     return np.abs(ratio).max(axis=1, initial=0.0).astype(np.float32)
