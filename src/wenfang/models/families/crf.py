@@ -79,10 +79,11 @@ class Crf(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """The whole recipe, then spread over its strength, its parts and the way of learning."""
+        """The whole recipe, then without topics (which answers half as fast again), then spread over its strength, its parts and the way of learning."""
         least = 1 if shape.rows < 20_000 else 2
         return [
-            CrfHyper(min_count=least),
+            CrfHyper(min_count=least, topics=True),
+            CrfHyper(min_count=least, topics=False),
             CrfHyper(min_count=least, topics=True, dropout=0.5, passes=12),
             CrfHyper(min_count=least, algorithm="lbfgs", passes=4, dropout=0.2, c1=0.1, c2=0.05),
             CrfHyper(min_count=least, clusters=False, topics=False),
