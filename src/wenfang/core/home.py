@@ -40,6 +40,11 @@ class Home:
         return self.root / "jobs"
 
     @property
+    def pretrained(self) -> Path:
+        """Local pretrained directories, by name."""
+        return self.root / "pretrained"
+
+    @property
     def keys(self) -> Path:
         """Private keys of this installation, mode 0700."""
         return self.root / "keys"

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 from pydantic import ValidationError
@@ -154,25 +154,26 @@ class Remote(StudioClient):
 
     def _upload(self, op: Operation, fields: dict[str, Any]) -> None:
         """Send the files a request names, and name the uploads instead."""
+        project = str(fields.get("project", "default"))
         for name, field in op.request.model_fields.items():
-            extra = field.json_schema_extra
-            value = fields.get(name)
-            if not (isinstance(extra, dict) and extra.get("file")) or not isinstance(value, str) or value.startswith(("upload:", "dv_")):
-                continue
-            path = Path(value).expanduser()
-            if self._local:
-                fields[name] = str(path.absolute())
-                continue
-            if not path.is_file():
-                raise NotFound("data.no-file", path=value, reason="No such file")
-            with path.open("rb") as f:
-                params = {"file_name": path.name, "project": fields.get("project", "default")}
-                fields[name] = (
-                    "upload:"
-                    + self._send(
-                        "POST", "/api/v1/uploads", params=params, content=f, headers={"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
-                    )["id"]
-                )
+            extra, value = field.json_schema_extra, fields.get(name)
+            if isinstance(extra, dict) and extra.get("file") and isinstance(value, (str, list)):
+                named = cast("list[str]", value) if isinstance(value, list) else [value]
+                sent = [self._sent_file(v, project) for v in named]
+                fields[name] = sent if isinstance(value, list) else sent[0]
+
+    def _sent_file(self, value: str, project: str) -> str:
+        """``value`` as the studio knows it: a version or upload as it is, a file by its whole path, or uploaded where the studio is elsewhere."""
+        if value.startswith(("upload:", "dv_")):
+            return value
+        path = Path(value).expanduser()
+        if self._local:
+            return str(path.absolute())
+        if not path.is_file():
+            raise NotFound("data.no-file", path=value, reason="No such file")
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+        with path.open("rb") as f:
+            return "upload:" + self._send("POST", "/api/v1/uploads", params={"file_name": path.name, "project": project}, content=f, headers=headers)["id"]
 
     def _run(self, op: Operation, request: Any, progress: Progress) -> Any:
         fields = request.model_dump(mode="json", exclude_unset=True)

@@ -25,6 +25,7 @@ from .names import Name, ProjectName, safe_name
 from .selection_checks import checks_of
 from .services import deploy_version
 from .serving import store_bundle
+from .teaching import compare_with_teacher, taught_by
 
 __all__ = ["RunSelection"]
 
@@ -58,6 +59,9 @@ class RunSelection(Request):
     parallel: int = Field(1, ge=1, le=64, description="fits at once, each in a process of its own; latency is always measured alone")
     pretrained: list[str] = Field(default_factory=list, description="local directories of the transformers library to try")
     checks: str | None = Field(None, description="TOML file of your own slices, robustness tests, a price; see docs/checks.md", json_schema_extra=FILE)
+    teacher: str | None = Field(None, description="model version whose opinion the candidates learn from, mv_… or name:number")
+    teacher_share: float = Field(0.5, ge=0, le=1, description="share of the teacher's probabilities in the targets of labelled examples")
+    unlabelled: list[str] = Field(default_factory=list, description="files or dv_… of texts that the teacher labels", json_schema_extra=FILE)
     seed: int = Field(0, ge=0, lt=2**31)
     serve: bool = Field(False, description="deploy the winner as a service of that name")
     project: ProjectName = "default"
@@ -132,13 +136,21 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     checks = checks_of(studio, request.checks)
     version, card, notes = _data(studio, request)
     splits = _splits(studio, version, request)
+    if request.teacher is not None:
+        splits["train"] = taught_by(
+            studio, request.teacher, splits["train"], unlabelled=request.unlabelled, share=request.teacher_share, text=request.text, project=request.project
+        )  # fmt: skip
     work = studio.home.jobs / f"selection-{_request_hash(request, version)}"
     limits = Limits(max_latency_ms=request.max_latency_ms, max_size_bytes=request.max_size_bytes, max_memory_bytes=request.max_memory_bytes)
     with _fitting(studio, request) as fit:
         outcome = select(
             splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, _bundle_writer(studio, version), fit, studio.progress, _bundle_reader(studio)),
-            plan=replace(_plan(studio, request, limits, splits["train"]), checks=checks), leaked_test_rows=_leaks(splits), card=card, pretrained=[Path(p) for p in request.pretrained],
+            plan=replace(_plan(studio, request, limits, splits["train"]), checks=checks), leaked_test_rows=_leaks(splits), card=card, pretrained=[_pretrained(studio, p) for p in request.pretrained],
         )  # fmt: skip
+    if request.teacher is not None:
+        sentence = compare_with_teacher(studio, request.teacher, splits["test"], outcome.verdict, project=request.project, seed=request.seed)
+        outcome.sentences.append(sentence)
+        outcome.document["verdict"].append(sentence)
     name = request.name or safe_name(Path(_shown_name(studio, request)).name)
     studio.progress.stage("register")
     model, selection = _register(studio, outcome, version, name)
@@ -154,6 +166,12 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
             "service": name if request.serve else None, "report": str(report), "verdict": outcome.sentences, "data_notes": notes,
         }
     )  # fmt: skip
+
+
+def _pretrained(studio: Studio, reference: str) -> Path:
+    """A directory made here, by name, or any path."""
+    own = studio.home.pretrained / reference
+    return own if "/" not in reference and own.is_dir() else Path(reference)
 
 
 def _fitting(studio: Studio, request: RunSelection) -> AbstractContextManager[Any]:
