@@ -1,6 +1,7 @@
-"""The ``generator`` family: texts written for texts and conversations by a small network of ours.
+"""The ``generator`` family: texts written for texts and conversations, by a small network of ours or from pieces of the source.
 
-``decoder`` and ``encoder-decoder`` are networks over characters, trained with torch and run in numpy.
+``decoder`` and ``encoder-decoder`` are networks over characters, trained with torch and run in numpy; ``extractive`` puts pieces of the
+source together and learns that from a few hundred pairs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from wenfang.core.records import Task
 from wenfang.models.answers import trainable_labels
 from wenfang.models.base import Curve, DataShape, Emit, Hyper, Model
 from wenfang.models.generation.asking import Habits
+from wenfang.models.generation.composing import Composer
 from wenfang.models.generation.writers import CharWriter
 
 __all__ = ["Generator", "GeneratorHyper"]
@@ -33,7 +35,9 @@ __all__ = ["Generator", "GeneratorHyper"]
 class GeneratorHyper(Hyper):
     """Hyper-parameters; ``None`` chooses by what is trained."""
 
-    kind: Literal["decoder", "encoder-decoder"] = Field("decoder", description="one network for source and target, or an encoder before it")
+    kind: Literal["decoder", "encoder-decoder", "extractive"] = Field(
+        "decoder", description="one network for source and target, an encoder before it, or pieces of the source put together"
+    )
     layers: int = Field(2, ge=1, le=24, description="of the decoder, and as many of the encoder")
     hidden: int = Field(192, ge=8, le=2048, description="an even multiple of heads")
     heads: int = Field(6, ge=1, le=32)
@@ -104,10 +108,12 @@ class Generator(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """Small networks."""
+        """Where targets are much shorter than sources, pieces of the source; then small networks."""
         characters = max(1.0, shape.rows * (shape.length_mean + shape.target_mean))
         window = int(np.clip(2 ** math.ceil(math.log2(shape.length_mean * 1.5 + shape.target_mean * 2 + 16)), 64, 1024))
         epochs = float(round(np.clip(8e6 / characters, 3, 40)))
+        if shape.task == "generation" and 0 < 2 * shape.target_mean <= shape.length_mean:
+            yield GeneratorHyper(kind="extractive", epochs=3)  # pyright: ignore[reportCallIssue]
         small = GeneratorHyper(max_length=window, epochs=epochs, no_repeat=4 if shape.task == "chat" else 0)  # pyright: ignore[reportCallIssue]
         yield small
         yield small.model_copy(update={"layers": 4, "hidden": 256, "heads": 8, "ff": 1024, "learning_rate": 1e-3})
@@ -117,7 +123,7 @@ class Generator(Model):
         """Learn to write the targets of ``train``.
 
         Raises:
-            Invalid: `model.no-examples`, `model.no-targets`, `neural.not-finite`.
+            Invalid: `model.no-examples`, `model.no-targets`, `generation.nothing-to-extract`, `neural.not-finite`.
         """
         trainable_labels(train)
         if not any(train.targets):
@@ -125,12 +131,21 @@ class Generator(Model):
         self.labels_ = []
         valid = None if valid is None or not len(valid) else valid
         curve = curve or Curve()
+        if self.hyper.kind == "extractive":
+            return self._compose(train, valid, curve)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the transformer family: threads that spin at barriers crawl on a busy machine
         from wenfang.models.generation.training import fit_writer
 
         learned = fit_writer(self.hyper, train, valid, seed=self.seed, curve=curve)
         self.writer_ = CharWriter(learned.alphabet, learned.shape, learned.weights, target_max=learned.found["target_max"])
         self.found_ = learned.found
+        return self
+
+    def _compose(self, train: Examples, valid: Examples | None, curve: Curve) -> Self:
+        if self.task != "generation":
+            raise Invalid("generation.nothing-to-extract", task=self.task)
+        self.writer_, score = Composer.learn(train, valid, epochs=max(1, round(self.hyper.epochs)), seed=self.seed, curve=curve)
+        self.found_ = {} if score is None else {"valid_rouge_l": round(score, 4)}
         return self
 
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:  # noqa: ARG002 a text has no rivals
@@ -155,7 +170,11 @@ class Generator(Model):
         return writer.write(texts, options, task=self.task, habits=habits, emit=emit)
 
     def losses(self, examples: Examples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """How surprising each target is behind its source: nats, shape (n,), and tokens, shape (n,), ends included."""
+        """How surprising each target is behind its source: nats, shape (n,), and tokens, shape (n,), ends included.
+
+        Raises:
+            Unsupported: `generation.no-perplexity` for pieces put together.
+        """
         return self._ready().losses(examples)
 
     def perplexity(self, examples: Examples) -> float:
@@ -187,7 +206,7 @@ class Generator(Model):
             model.found_ = json.loads((folder / "generator.json").read_bytes())["found"]
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Broken("model.damaged", file="generator.json", reason=type(e).__name__) from e
-        model.writer_ = CharWriter.load(folder)
+        model.writer_ = Composer.load(folder) if model.hyper.kind == "extractive" else CharWriter.load(folder)
         return model
 
     def refit_hyper(self) -> BaseModel:
@@ -198,4 +217,4 @@ class Generator(Model):
 
     def environment(self) -> Mapping[str, str]:
         """Versions of what shaped the result."""
-        return {name: version(name) for name in ("numpy", "torch")}
+        return {name: version(name) for name in (("numpy",) if self.hyper.kind == "extractive" else ("numpy", "torch"))}
