@@ -224,3 +224,17 @@ def test_candidates_are_legal_and_small_first(tmp_path):
     assert found[0].hidden <= found[1].hidden
     assert found[-1].pretrained == str(tmp_path)
     assert all(Transformer.Hyper(**h.model_dump()) == h for h in found)
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_int8_is_verified_where_it_is_loaded(task, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    model = fitted(task, int8=True, epochs=2)
+    model.save(tmp_path)
+    texts = world(task, 10, 6).texts
+    assert Transformer.load(tmp_path, task=task, hyper=model.hyper, labels=model.labels_).predict(texts) == model.predict(texts)
+    check = load_file(tmp_path / "check.safetensors")
+    save_file(check | {"ids": check["ids"][::-1].copy()}, tmp_path / "check.safetensors")  # as if this machine computed otherwise
+    with pytest.raises(Broken, match=r"neural\.int8-differs"):
+        Transformer.load(tmp_path, task=task, hyper=model.hyper, labels=model.labels_)

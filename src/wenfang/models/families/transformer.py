@@ -24,9 +24,11 @@ from wenfang.models.base import Curve, DataShape, Hyper, Model
 from wenfang.models.neural.answering import Answerer, spans_of_tokens
 from wenfang.models.neural.paths import Transitions
 from wenfang.models.neural.questions import questions_of
+from wenfang.models.neural.selfcheck import FORMAT, verify
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.tokens import Tokens, tokens_from_json
 from wenfang.models.tags import TagSet
+from wenfang.models.weights import load_arrays, save_arrays
 
 __all__ = ["Transformer"]
 
@@ -98,6 +100,7 @@ class Transformer(Model):
         self.size_: int = self.hyper.max_length
         self.int8_: bool = False
         self.threshold_: float = 0.5
+        self.check_: dict[str, Any] | None = None
         self.found_: dict[str, Any] = {}
         """What training found: best epoch, speed, padding, and whether int8 was taken."""
         self._answerer: Answerer | None = None
@@ -133,7 +136,7 @@ class Transformer(Model):
         learned = fit_network(self.hyper, train, valid, labels=self.labels_, seed=self.seed, curve=curve or Curve())
         self.tokens_, self.onnx_, self.chain_ = learned.tokens, learned.onnx, learned.chain
         self.size_, self.int8_, self.found_ = learned.size, learned.int8, learned.found
-        self.threshold_ = learned.threshold
+        self.threshold_, self.check_ = learned.threshold, learned.check
         self._answerer = None
         return self
 
@@ -203,6 +206,8 @@ class Transformer(Model):
         write_file(folder / "tokens.json", json.dumps(head, ensure_ascii=True).encode())
         for name, data in tokens.files().items():
             write_file(folder / name, data)
+        if self.check_ is not None:
+            save_arrays(folder / "check.safetensors", self.check_)
         if self.chain_ is not None:
             from safetensors.numpy import save
 
@@ -213,7 +218,7 @@ class Transformer(Model):
         """The model that ``save`` wrote; onnxruntime and numpy only.
 
         Raises:
-            Broken: `neural.bad-tokens`, `neural.bad-graph`.
+            Broken: `neural.bad-tokens`, `neural.bad-graph`, `neural.int8-differs`.
         """
         model = cls(hyper, task=task)
         model.labels_ = labels
@@ -231,7 +236,10 @@ class Transformer(Model):
 
             chain = load((folder / "transitions.safetensors").read_bytes())
             model.chain_ = Transitions(chain["start"], chain["end"], chain["step"])
-        model._ready()
+        answerer = model._ready()
+        if model.int8_:
+            model.check_ = load_arrays(folder / "check.safetensors", FORMAT)
+            verify(answerer.run, model.check_)
         return model
 
     def refit_hyper(self) -> BaseModel:

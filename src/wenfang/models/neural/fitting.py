@@ -30,6 +30,7 @@ from .objectives import ClassObjective, Objective, SigmoidObjective, TagObjectiv
 from .paths import FORBIDDEN, Transitions
 from .precision import device, precision_of
 from .questions import Questions, questions_of
+from .selfcheck import made_up
 from .session import Session
 from .tokens import Tokens
 from .torch_state import torch_state
@@ -55,6 +56,8 @@ class Learned:
     int8: bool
     threshold: float
     """Multilabel: from which probability on a label is said."""
+    check: dict[str, np.ndarray[Any, Any]] | None
+    """int8: questions that a serving machine must answer as this one did."""
     found: dict[str, Any]
 
 
@@ -121,7 +124,8 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
     threshold = 0.5
     if train.task == "multilabel":
         threshold = hyper.threshold or (0.5 if judge is None else judge.threshold(session if small is None else Session(small), 512 if small is None else 0))
-    return Learned(tokens, size, small or onnx, chain(), small is not None, threshold, found)
+    check = None if small is None else made_up(Session(small), session, tokens)
+    return Learned(tokens, size, small or onnx, chain(), small is not None, threshold, check, found)
 
 
 def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int) -> str:
