@@ -8,6 +8,7 @@ import pytest
 from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples
 from wenfang.models import DataShape, families
+from wenfang.models.bags import Recipe, bag_texts
 from wenfang.models.latent import Latent, normalised
 
 Encoder = families.get("encoder")
@@ -101,9 +102,7 @@ def test_equal_seeds_make_equal_networks():
 def test_directions_are_those_of_a_full_decomposition():
     texts, _ = texts_of(300, 5)
     latent = Latent.learn(texts, dimension=8, longest=1, min_count=1, long_weight=1.0, flat=0.0, seed=0)
-    from wenfang.models.bags import bag_texts
-
-    bags = bag_texts(texts, latent.index, shortest=1, longest=1)
+    bags = bag_texts(texts, latent.index, Recipe(1, 1))
     dense = np.zeros((len(texts), len(latent.index)))
     dense[np.repeat(np.arange(len(texts)), np.diff(bags.starts)), bags.rows] = bags.values
     counts = (dense > 0).sum(axis=0)
@@ -144,3 +143,27 @@ def test_it_refuses_what_it_cannot_do(tmp_path):
     matching.save(tmp_path)
     with pytest.raises(Broken, match=r"model\.damaged"):
         Encoder.load(tmp_path, task="matching", hyper=matching.hyper, labels=["a", "b", "c"])
+
+
+def test_our_own_pretrained_directory_is_a_start(tmp_path):
+    """Its characters and weights are taken over, and the mean of its states is the first vector."""
+    import torch
+
+    from wenfang.models.neural.encoder import Encoder as Network
+    from wenfang.models.neural.encoder import EncoderShape
+    from wenfang.models.neural.folders import save_encoder
+    from wenfang.models.neural.tokens import CharTokens
+    from wenfang.models.sentences import open_network
+
+    train, _ = texts_of(60, 1)
+    tokens = CharTokens.learn(train)
+    torch.manual_seed(3)
+    body = Network(EncoderShape(len(tokens), 0, False, 1, 32, 2, 64))
+    save_encoder(tmp_path, body, tokens, {})
+    hyper = Encoder.Hyper.model_validate({**SMALL, "pretrained": str(tmp_path), "epochs": 1})
+    network, known, _ = open_network(hyper, [*train, "新"])
+    assert known.chars.startswith(tokens.chars)
+    assert torch.equal(network.state_dict()["chars.weight"][: len(tokens)], body.state_dict()["chars.weight"])
+    assert torch.equal(network.head.weight[:, :32], torch.eye(32))
+    model = Encoder(hyper, task="embedding").fit(Examples("embedding", train))
+    assert np.allclose(np.linalg.norm(vectors(model, train[:3]), axis=1), 1, atol=1e-5)

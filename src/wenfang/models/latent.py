@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from wenfang.core.errors import Unsupported
 
-from .bags import Bags, bag_texts, count_vocabulary, sum_rows
-from .features import GramIndex, text_blocks
+from .bags import Bags, Recipe, bag_texts, count_vocabulary, sum_rows
+from .features import GramIndex, ngrams, text_blocks
 
 __all__ = ["Latent", "gram_lengths", "normalised"]
 
@@ -29,6 +29,8 @@ CELLS_MAX = 20_000_000
 """Of the table: 40 MB in a bundle."""
 LEARNED_FROM_MAX = 60_000
 """Texts that the directions are learned from."""
+WORDS = 1
+"""Of a word n-gram: single words stand beside the characters where a script has words."""
 POWER_STEPS = 2
 EXTRA = 16
 """Directions beyond those wanted, for accuracy."""
@@ -43,7 +45,7 @@ class Latent:
     Args:
         index: the V grams.
         table: vector of each gram, rarity included, shape (V, H).
-        longest: of the grams.
+        longest: characters of the longest character n-gram.
     """
 
     index: GramIndex
@@ -68,12 +70,12 @@ class Latent:
 
         Cost: 60,000 short texts and 512 directions take about 60 CPU-seconds.
         """
-        index, counts = count_vocabulary(texts, shortest=1, longest=longest, min_count=min_count, size_max=max(1, CELLS_MAX // dimension))
+        index, counts = count_vocabulary(texts, Recipe(1, longest, WORDS), min_count=min_count, size_max=max(1, CELLS_MAX // dimension))
         rarity = np.log((1.0 + len(texts)) / (1.0 + counts)) + 1.0
         scale = (rarity * long_weight ** (gram_lengths(texts, index, longest) - 1.0)).astype(np.float32)
         rng = np.random.default_rng(seed)
         chosen: Sequence[str] = texts if len(texts) <= LEARNED_FROM_MAX else [texts[int(i)] for i in np.sort(rng.choice(len(texts), LEARNED_FROM_MAX, replace=False))]
-        bags = bag_texts(chosen, index, shortest=1, longest=longest)
+        bags = bag_texts(chosen, index, Recipe(1, longest, WORDS))
         weights, directions = _directions(bags, scale, dimension, rng)
         if not len(weights):
             return cls(index, np.zeros((len(index), 1), np.float16), longest)
@@ -92,7 +94,7 @@ class Latent:
         """
         out = np.empty((len(texts), self.dimension), np.float32)
         for start, end in text_blocks(texts, 1 << 19):
-            out[start:end] = sum_rows(self.table, bag_texts(texts[start:end], self.index, shortest=1, longest=self.longest))
+            out[start:end] = sum_rows(self.table, bag_texts(texts[start:end], self.index, Recipe(1, self.longest, WORDS)))
         return normalised(out)
 
     def adapted(self, texts: Sequence[str], texts_b: Sequence[str]) -> Latent:
@@ -115,9 +117,7 @@ class Latent:
 
 
 def gram_lengths(texts: Sequence[str], index: GramIndex, longest: int) -> I64:
-    """How many characters each gram of ``index`` has, shape (V,); all of them stand in ``texts``."""
-    from .features import ngrams
-
+    """How many characters each gram of ``index`` has, 1 for a word, shape (V,); all of them stand in ``texts``."""
     found = np.ones(len(index), np.int64)
     for n in range(2, longest + 1):
         for start, end in text_blocks(texts, 1 << 21):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from .latent import normalised
 from .neural.batches import Batch, Stacker, pieces_of
 from .neural.encoder import Encoder, EncoderShape
 from .neural.export import check_same, int8_of, seconds_of, to_onnx, torch_run
+from .neural.folders import is_ours, open_encoder
 from .neural.loop import Plan, Trainer
 from .neural.network import Network
 from .neural.precision import device
 from .neural.pretrained import open_pretrained
 from .neural.session import Session
 from .neural.tokens import PATTERNS, CharTokens, Tokens
+from .neural.torch_state import torch_state
 
 __all__ = ["Learned", "Pairs", "open_network", "train_sentences"]
 
@@ -178,22 +180,38 @@ def open_network(hyper: Any, texts: Sequence[str]) -> tuple[Network, Tokens, int
     Raises:
         Invalid: `neural.pretrained-missing` and its like.
     """
-    if hyper.pretrained is None:
-        tokens = CharTokens.learn(texts, min_count=hyper.min_count, patterns=PATTERNS["classification"], buckets=hyper.ngram_buckets)
-        shape = EncoderShape(len(tokens), hyper.dimension, False, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, hyper.ngram_buckets, hyper.token_dropout)
-        network = Encoder(shape)
-        with torch.no_grad():  # far from zero: a direction is all that counts
-            nn.init.normal_(network.head.weight, std=shape.hidden**-0.5)
-        return network, tokens, hyper.max_length
-    network, subwords, positions = open_pretrained(Path(hyper.pretrained), outputs=hyper.dimension, tagging=False, dropout=0.0)
-    H = network.head.in_features // 2
+    folder = None if hyper.pretrained is None else Path(hyper.pretrained)
+    if folder is not None and not is_ours(folder):
+        network, subwords, positions = open_pretrained(folder, outputs=hyper.dimension, tagging=False, dropout=0.0)
+        _begin(network.head, network.head.in_features // 2, mean_at=1, pretrained=True)
+        return network, subwords, max(1, min(hyper.max_length, positions - len(subwords.prefix) - len(subwords.suffix)))
+    tokens = CharTokens.learn(texts, min_count=hyper.min_count)
+    start = None if folder is None else open_encoder(folder)
+    tokens = CharTokens((tokens if start is None else start.widened(tokens.chars)).chars, patterns=PATTERNS["classification"], buckets=hyper.ngram_buckets)
+    sizes: dict[str, Any] = {
+        "vocabulary": len(tokens),
+        "outputs": hyper.dimension,
+        "tagging": False,
+        "dropout": hyper.dropout,
+        "gram_buckets": hyper.ngram_buckets,
+        "token_dropout": hyper.token_dropout,
+    }
+    shape = EncoderShape(layers=hyper.layers, hidden=hyper.hidden, heads=hyper.heads, ff=hyper.ff, **sizes) if start is None else replace(start.shape, **sizes)
+    own = Encoder(shape) if start is None else start.encoder(shape)
+    assert isinstance(own.head, nn.Linear)
+    _begin(own.head, shape.hidden, mean_at=0, pretrained=start is not None)
+    return own, tokens, hyper.max_length
+
+
+def _begin(head: nn.Linear, H: int, *, mean_at: int, pretrained: bool) -> None:
+    """First weights of the head, far from zero, for a direction is all that counts; over a pretrained body the mean of the states, as it is or shuffled."""
     with torch.no_grad():
-        network.head.weight.zero_()
-        if hyper.dimension <= H:
-            network.head.weight[:, H:] = torch.eye(H)[: hyper.dimension]
-        else:
-            nn.init.normal_(network.head.weight[:, H:], std=H**-0.5)
-    return network, subwords, max(1, min(hyper.max_length, positions - len(subwords.prefix) - len(subwords.suffix)))
+        nn.init.normal_(head.weight, std=H**-0.5)
+        if pretrained:
+            mean = head.weight[:, mean_at * H : (mean_at + 1) * H].clone()
+            head.weight.zero_()
+            D = len(head.weight)
+            head.weight[:, mean_at * H : (mean_at + 1) * H] = torch.eye(H)[:D] if D <= H else mean
 
 
 def _plan(hyper: Any, seed: int) -> Plan:
@@ -215,14 +233,9 @@ def train_sentences(hyper: Any, pairs: Pairs, *, seed: int, curve: Curve, score:
         curve: told how it goes.
         score: judges a network, with its tokens and their number at once, on valid; None: there is nothing to judge by.
     """
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(hyper.threads or (1 if hyper.pretrained is None and hyper.hidden < 256 else len(os.sched_getaffinity(0))))
-        try:
-            return _train(hyper, pairs, _plan(hyper, seed), curve, score)
-        finally:
-            torch.set_num_threads(threads)
+    threads = hyper.threads or (1 if hyper.pretrained is None and hyper.hidden < 256 else len(os.sched_getaffinity(0)))
+    with torch_state(seed, threads):
+        return _train(hyper, pairs, _plan(hyper, seed), curve, score)
 
 
 def _train(hyper: Any, pairs: Pairs, plan: Plan, curve: Curve, score: Callable[[Callable[[Batch], Any], Tokens, int], float] | None) -> Learned:

@@ -55,7 +55,7 @@ class EncoderHyper(Hyper):
     long_weight: float = Field(0.3, gt=0, le=2, description="tfidf-svd: weight of a two-character gram against a single one")
     flat: float = Field(0.5, ge=0, le=1, description="tfidf-svd: 0 keeps the directions' own weights, 1 makes them count alike")
     bend: bool = Field(True, description="tfidf-svd: directions in which alike pairs differ count less")
-    pretrained: str | None = Field(None, description="neural: local directory of the transformers library; none: own network from scratch")
+    pretrained: str | None = Field(None, description="neural: local directory of the transformers library or of our own pre-training; none: own network from scratch")
     layers: int = Field(1, ge=0, le=24, description="neural, own")
     hidden: int = Field(128, ge=8, le=2048, description="neural, own; a multiple of heads")
     heads: int = Field(4, ge=1, le=32, description="neural, own")
