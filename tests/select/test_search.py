@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_halving_fits_many_on_little_and_few_on_all(tmp_path):
     assert outcome.verdict["valid"]["score"] > 0.93
 
 
+def test_the_budget_holds_among_proposals_too(tmp_path):
+    tuned = family("tuned", TunedHyper(fit_s=0.4), base=Tuned)
+    began = time.monotonic()
+    outcome = run(tmp_path, tuned, budget_s=8.0)
+    assert time.monotonic() - began < 8.0 * 1.3
+    assert runs(outcome, origin="proposal")
+    assert outcome.document["final"]["refit"]["key"] in {"verdict.refitted", "verdict.refit-no-time", "verdict.refit-cut"}
+
+
 def test_a_family_that_stands_behind_is_not_searched(tmp_path):
     tuned = family("tuned", TunedHyper(x=0.0), base=Tuned)
     outcome = run(tmp_path, family("good", OracleHyper(error=0.01, salt="g"), rank=2), tuned)
@@ -141,7 +151,7 @@ class LargeAndBetter(Oracle):
     def _one(self, text):
         label = text.rsplit(" ", 1)[-1]
         wrong = luck(text, "large") < 0.5 - 0.1 * np.log10(self.hyper.size_bytes)
-        return Output(label=self.labels_[(self.labels_.index(label) + 1) % len(self.labels_)] if wrong else label, score=0.5)
+        return Output(label=next(name for name in self.labels_ if name != label) if wrong else label, score=0.5)
 
 
 def test_a_front_when_it_is_asked_for(tmp_path):

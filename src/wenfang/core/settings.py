@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import Invalid
 from .registry import nearest
 
-__all__ = ["Jobs", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
+__all__ = ["Jobs", "Price", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
 
 PREFIX = "WENFANG_"
 PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY"}
@@ -64,12 +64,21 @@ class Jobs(Section):
     attempts: int = Field(2, ge=1, le=10, description="starts of a job whose process died")
 
 
+class Price(Section):
+    """[price] what the machines that serve cost, for limits on money and for the reports."""
+
+    core_hour: float = Field(0.25, ge=0, description="one core for one hour")
+    gigabyte_hour: float = Field(0.0, ge=0, description="one gigabyte of memory for one hour")
+    currency: str = Field("CNY", max_length=12, description="in which prices are given")
+
+
 class Settings(Section):
     """The whole configuration."""
 
     store: Store = Store()  # pyright: ignore[reportCallIssue]
     serve: Serve = Serve()  # pyright: ignore[reportCallIssue]
     jobs: Jobs = Jobs()  # pyright: ignore[reportCallIssue]
+    price: Price = Price()  # pyright: ignore[reportCallIssue]
 
 
 def load_settings(home: Path, environment: dict[str, str] | None = None) -> Settings:

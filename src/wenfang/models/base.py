@@ -207,6 +207,10 @@ class Model(ABC):
         """Hyper-parameters for fitting again on train + valid: what early stopping found is fixed (epochs). Default: the same."""
         return self.hyper
 
+    def charge_per_million(self) -> float | None:
+        """What one million requests cost where somebody else runs the model and charges for it; None: nobody does."""
+        return None
+
     def environment(self) -> Mapping[str, str]:
         """Names and versions of the libraries that shaped the result."""
         return {}

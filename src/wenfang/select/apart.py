@@ -12,6 +12,7 @@ import os
 import queue
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import fields
@@ -55,7 +56,8 @@ class FitApart:
         self.parallel = parallel
         self.logs = logs
         self._folder = tempfile.TemporaryDirectory(prefix="wf-fit-")
-        self._written: dict[int, tuple[Examples, Path]] = {}
+        self._written: dict[int, tuple[Examples, Path]] = {}  # the examples are held, so that their id stays theirs
+        self._lock = threading.Lock()
         self._slots: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
         for cores in deal_cores(parallel):
             self._slots.put(cores)
@@ -114,12 +116,13 @@ class FitApart:
 
     def _data(self, examples: Examples) -> Path:
         """The file that holds these examples, written when first asked for."""
-        known = self._written.get(id(examples))
-        if known is None or known[0] is not examples:
-            path = Path(self._folder.name) / f"data-{len(self._written)}.msgpack"
-            write_examples(path, examples)
-            known = self._written[id(examples)] = (examples, path)
-        return known[1]
+        with self._lock:
+            known = self._written.get(id(examples))
+            if known is None:
+                path = Path(self._folder.name) / f"data-{len(self._written)}.msgpack"
+                write_examples(path, examples)
+                known = self._written[id(examples)] = (examples, path)
+            return known[1]
 
 
 def deal_cores(parallel: int) -> list[list[int]]:

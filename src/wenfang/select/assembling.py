@@ -22,9 +22,9 @@ from wenfang.models.base import Model
 from wenfang.models.families.ensemble import Ensemble, EnsembleHyper, Member
 from wenfang.models.pooling import choose_pool, choose_votes, pooled, voted
 
-from .choose import Limits
-from .evaluate import evaluate
+from .choose import Cost, Limits
 from .trial import Fitted, Run, figures_of
+from .wanted import judge as judged
 
 __all__ = ["CONTENDERS", "assemble"]
 
@@ -50,6 +50,7 @@ class _Judge:
 
     valid: Examples
     labels: list[str]
+    metric: str | None = None
     truth: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def answers(self, members: Sequence[_Contender]) -> list[Output]:
@@ -78,7 +79,16 @@ class _Judge:
 
 
 def assemble(
-    runs: Sequence[Run], valid: Examples, *, read: Callable[[Run], Model], limits: Limits, left_s: Callable[[], float], growth: float, seed: int, number: int = 1
+    runs: Sequence[Run],
+    valid: Examples,
+    *,
+    read: Callable[[Run], Model],
+    limits: Limits,
+    left_s: Callable[[], float],
+    growth: float,
+    seed: int,
+    number: int = 1,
+    metric: str | None = None,
 ) -> Fitted | None:
     """The ensemble of ``runs`` that answers valid best, if it is better than the best of them alone and keeps what is left of the time.
 
@@ -91,6 +101,7 @@ def assemble(
         growth: how much longer a refit takes than a fit.
         seed: of the selection.
         number: of the run.
+        metric: to judge by; None: the task's own.
 
     Returns:
         The run with its model, answers and evaluation, or None.
@@ -105,10 +116,14 @@ def assemble(
         return None
     labels = pool[0].model.labels_
     where = {label: i for i, label in enumerate(labels)}
-    judge = _Judge(valid, labels, np.array([where.get(label, -1) for label in valid.labels], np.int64))
+    judge = _Judge(valid, labels, metric, np.array([where.get(label, -1) for label in valid.labels], np.int64))
     members, best = [pool[0]], pool[0].run.score
     while len(members) < MEMBERS:
-        found = [(evaluate(judge.answers([*members, c]), valid, resamples=2, seed=seed).score, i) for i, c in enumerate(pool) if _may_join(members, c, limits, left_s(), growth)]
+        found = [
+            (judged(judge.answers([*members, c]), valid, metric=metric, resamples=2, seed=seed).score, i)
+            for i, c in enumerate(pool)
+            if _may_join(members, c, limits, left_s(), growth)
+        ]
         score, which = max(found, default=(-1.0, -1))
         if score <= best:
             break
@@ -139,13 +154,8 @@ def _may_join(members: Sequence[_Contender], other: _Contender, limits: Limits, 
     runs = [m.run for m in [*members, other]]
     total: dict[str, Any] = {k: sum(float((r.latency or {}).get(k, 0.0)) for r in runs) for k in ("p50_ms", "p99_ms", "memory_bytes")}
     size = sum(r.size_bytes or 0 for r in runs)
-    return not limits.broken_by(_Sum(total, size)) and 1.1 * growth * sum(r.fit_s for r in runs) < left_s
-
-
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    latency: dict[str, Any] | None
-    size_bytes: int | None
+    charged = sum(r.charged or 0.0 for r in runs) or None
+    return not limits.broken_by(Cost(total, size, charged)) and 1.1 * growth * sum(r.fit_s for r in runs) < left_s
 
 
 def _fitted(members: Sequence[_Contender], judge: _Judge, *, seed: int, number: int, took_s: float) -> Fitted:
@@ -161,6 +171,6 @@ def _fitted(members: Sequence[_Contender], judge: _Judge, *, seed: int, number: 
     run.curve = [{"step": i, "loss": None, "valid_score": m.run.score} for i, m in enumerate(members, 1)]
     run.predict_s += took_s
     outputs = judge.answers(members)
-    evaluation = evaluate(outputs, judge.valid, seed=seed)
+    evaluation = judged(outputs, judge.valid, metric=judge.metric, seed=seed)
     run.metrics = figures_of(evaluation)
     return Fitted(run, model, outputs, evaluation)

@@ -6,14 +6,16 @@ Pure: candidates in, choice out. Knows nothing of files, time or words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from wenfang.core.errors import Invalid
 from wenfang.stats.paired import Difference, compare, holm
 from wenfang.stats.scores import Counts
 
-__all__ = ["ALPHA", "SAME_COST", "Breach", "Candidate", "Choice", "Limits", "Test", "choose", "non_dominated"]
+from .cost import Price, cost_of_a_million
+
+__all__ = ["ALPHA", "SAME_COST", "Breach", "Candidate", "Choice", "Cost", "Limits", "Test", "choose", "non_dominated"]
 
 ALPHA = 0.05
 SAME_COST = 1.25
@@ -33,13 +35,27 @@ class Measured(Protocol):
         """Of the bundle."""
         ...
 
+    @property
+    def charged(self) -> float | None:
+        """What somebody else charges for one million requests."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What limits look at, by itself."""
+
+    latency: dict[str, Any] | None
+    size_bytes: int | None
+    charged: float | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Breach:
     """A limit that a candidate does not keep."""
 
     limit: str
-    """``max_latency_ms``, ``max_size_bytes`` or ``max_memory_bytes``."""
+    """``max_latency_ms``, ``max_size_bytes``, ``max_memory_bytes`` or ``max_cost_per_million``."""
     value: float
     allowed: float
 
@@ -52,12 +68,31 @@ class Limits:
     """Of the p99 of single texts."""
     max_size_bytes: int | None = None
     max_memory_bytes: int | None = None
+    max_cost_per_million: float | None = None
+    """Money for one million requests: what others charge, or the time of the machine at ``price``."""
+    price: Price | None = None
 
     def broken_by(self, candidate: Measured) -> list[Breach]:
         """The limits that a measured candidate does not keep."""
         latency = candidate.latency or {}
-        pairs = (("max_latency_ms", latency.get("p99_ms")), ("max_size_bytes", candidate.size_bytes), ("max_memory_bytes", latency.get("memory_bytes")))
+        pairs = (
+            ("max_latency_ms", latency.get("p99_ms")),
+            ("max_size_bytes", candidate.size_bytes),
+            ("max_memory_bytes", latency.get("memory_bytes")),
+            ("max_cost_per_million", self.money(candidate)),
+        )
         return [Breach(name, value, allowed) for name, value in pairs if (allowed := getattr(self, name)) is not None and value is not None and value > allowed]
+
+    def money(self, candidate: Measured) -> float | None:
+        """What one million requests cost; None where nothing is known of it."""
+        latency = candidate.latency
+        if latency is None or self.price is None:
+            return candidate.charged
+        return (candidate.charged or 0.0) + (cost_of_a_million(latency["p50_ms"], latency["memory_bytes"], self.price).money or 0.0)
+
+    def document(self) -> dict[str, Any]:
+        """The limits alone, as plain values."""
+        return {k: v for k, v in asdict(self).items() if k != "price"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +107,8 @@ class Candidate:
     size_bytes: int
     constant: bool = False
     """Answers every text alike; it may win by its score, never by being cheap."""
+    charged: float | None = None
+    """What somebody else charges for one million requests."""
 
     @property
     def p99_ms(self) -> float:

@@ -20,14 +20,15 @@ from wenfang.models.base import Curve, Model
 from wenfang.stats.bootstrap import interval
 from wenfang.stats.paired import compare
 
-from .choose import Choice
+from .choose import Choice, Cost
 from .evaluate import Evaluation, evaluate, predict_all
-from .latency import Latency, measure_again, size_of
+from .latency import BUSY, Latency, measure_strictly, size_of
 from .robustness.checking import Checked
 from .scrutiny import Scrutiny, check_bundle, look_closer
 from .search import Search
 from .trial import Run, card_of, reason_of
 from .verdict import Sentence
+from .wanted import judge
 
 __all__ = ["Final", "finish"]
 
@@ -36,8 +37,6 @@ OVERTIME = 1.10
 CHECKING = (0.01, 0.04)
 """The robustness tests get at least and at most this share of the budget; what is left of it lies between."""
 CHECKING_MOST_S = 60.0
-BUSY = 2.0
-"""Load per core above which the reader is told."""
 
 
 @dataclass(slots=True)
@@ -46,6 +45,7 @@ class Final:
 
     bundle: Path
     run: str
+    family: str
     refitted: bool
     latency: Latency
     size_bytes: int
@@ -64,7 +64,7 @@ class Final:
     def document(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "run": self.run, "refitted": self.refitted, "refit": self.refit, "latency": asdict(self.latency), "size_bytes": self.size_bytes, "test": self.test,
+            "run": self.run, "family": self.family, "refitted": self.refitted, "refit": self.refit, "latency": asdict(self.latency), "size_bytes": self.size_bytes, "test": self.test,
             "evaluation": self.evaluation.document(), "paired": self.paired, "leaks": self.leaks, **self.scrutiny.document(),
         }  # fmt: skip
 
@@ -80,15 +80,15 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
     assert size_bytes is not None
     search.progress.stage("test", 1 + (choice.runner_up is not None), "models")
     answers = _answers(search, "test-final", bundle, test)
-    evaluation = evaluate(answers, test, seed=search.plan.seed)
+    evaluation = judge(answers, test, metric=search.plan.metric, seed=search.plan.seed)
     search.progress.advance(1, test=evaluation.score)
-    final = Final(bundle, run.name, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
+    final = Final(bundle, run.name, run.family, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
     final.sentences.append((refit["key"], refit["fields"]))
     if latency.load > BUSY:
         cores = os.cpu_count() or 1
         final.sentences.append(("select.machine-busy", {"load": round(latency.load * cores, 1), "cores": cores}))
     if choice.runner_up:
-        other = evaluate(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, seed=search.plan.seed)
+        other = judge(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, metric=search.plan.metric, seed=search.plan.seed)
         final.paired = {"runner_up": choice.runner_up, "score": other.score, "refitted": False, **asdict(compare(evaluation.counts, other.counts, seed=search.plan.seed))}
         search.progress.advance(1)
     if len(leaked_test_rows):
@@ -148,31 +148,16 @@ def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> 
     folder = journal.folder("final")
     search.ports.write_bundle(folder, learned.model, card_of(run, {"refit": True, "params": run.refit_params, "rows": len(search.train) + len(search.valid)}))
     size_bytes = size_of(folder)
-    latency = measure_again(
-        search.ports.host,
-        folder,
-        search.valid,
-        max_p99_ms=search.plan.limits.max_latency_ms,
-        seed=search.plan.seed,
-        limit_s=max(0.6, 0.05 * search.plan.budget_s),
-        progress=search.progress,
+    limit_s = max(0.6, 0.05 * search.plan.budget_s)
+    latency = measure_strictly(
+        search.ports.host, folder, search.valid, max_p99_ms=search.plan.limits.max_latency_ms, seed=search.plan.seed, limit_s=limit_s, progress=search.progress
     )
-    if _over(search, latency, size_bytes):
+    if search.plan.limits.broken_by(Cost(asdict(latency), size_bytes, run.charged)):
         return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=size_bytes / 1e6)
     search.progress.advance(1, p99_ms=latency.p99_ms)
     rows = len(search.train) + len(search.valid)
     answer = {"done": True, "key": "verdict.refitted", "fields": {"rows": rows}, "params": run.refit_params, "fit_s": fit_s, "latency": asdict(latency), "size_bytes": size_bytes}
     return answer
-
-
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    latency: dict[str, Any] | None
-    size_bytes: int | None
-
-
-def _over(search: Search, latency: Latency, size_bytes: int) -> bool:
-    return bool(search.plan.limits.broken_by(_Cost(asdict(latency), size_bytes)))
 
 
 def _not_refitted(key: str, **fields: Any) -> dict[str, Any]:

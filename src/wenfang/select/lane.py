@@ -87,7 +87,7 @@ class Lane:
     @property
     def anchor(self) -> Run | None:
         """The best of the guesses."""
-        return max((r for r in self.full if r.origin != "proposal"), key=lambda r: r.score, default=None)
+        return max((r for r in self.full if r.origin in {"guess", "earlier"}), key=lambda r: r.score, default=None)
 
     @property
     def searches(self) -> bool:

@@ -1,6 +1,6 @@
 """What a candidate costs when it serves: latency and memory of a real replica. Knows nothing of scores.
 
-Socket round trips of single real texts after warm-up, nothing else running, the median of three rounds.
+Socket round trips of single real texts after warm-up, nothing else running, the median of three rounds (the quietest one on a busy machine).
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from typing import Any
 from wenfang.core.examples import Examples, ask
 from wenfang.core.ports import Progress, Quiet, Replica, ReplicaHost
 
-__all__ = ["ROUNDS", "TEXTS", "Latency", "measure", "measure_again", "measure_replica", "percentile", "size_of"]
+__all__ = ["BUSY", "ROUNDS", "TEXTS", "Latency", "measure", "measure_again", "measure_replica", "measure_strictly", "near", "percentile", "size_of"]
 
 TEXTS = 500
 ROUNDS = 3
 WARM_UP = 50
+NEAR = 0.6
+"""Above this share of a limit a measurement is repeated."""
+AGAIN = 2
+BUSY = 2.0
+"""Load per core above which a figure says more of the machine than of the model."""
 FEWEST = 100
 """A round that is short of time keeps at least so many texts, so that p99 still means something."""
 
@@ -84,11 +89,35 @@ def measure(host: ReplicaHost, bundle: Path, examples: Examples, *, seed: int = 
 
 
 def measure_again(host: ReplicaHost, bundle: Path, examples: Examples, *, max_p99_ms: float | None, **more: Any) -> Latency:
-    """``measure``, and once more when only the tail is above the limit: other load on the machine can add to p99, never take from it."""
-    first = measure(host, bundle, examples, **more)
-    if max_p99_ms is None or first.p99_ms <= max_p99_ms or first.p50_ms > max_p99_ms:
+    """``measure``, and up to twice more when only the tail is above the limit: other load on the machine can add to p99, never take from it."""
+    best = measure(host, bundle, examples, **more)
+    for _ in range(AGAIN):
+        if max_p99_ms is None or best.p99_ms <= max_p99_ms or best.p50_ms > max_p99_ms:
+            break
+        best = min(best, measure(host, bundle, examples, **more), key=lambda found: found.p99_ms)
+    return best
+
+
+def measure_strictly(host: ReplicaHost, bundle: Path, examples: Examples, *, max_p99_ms: float | None, **more: Any) -> Latency:
+    """``measure_again``, and near the limit twice more, each time with a fresh replica: the worst of them is what is promised.
+
+    On a busy machine it is the best of them, for there the worst says nothing of the model.
+    """
+    first = measure_again(host, bundle, examples, max_p99_ms=max_p99_ms, **more)
+    if max_p99_ms is None or not near(first.p99_ms, max_p99_ms):
         return first
-    return min(first, measure(host, bundle, examples, **more), key=lambda found: found.p99_ms)
+    found = [first, *(measure(host, bundle, examples, **more) for _ in range(AGAIN))]
+    busy = max(f.load for f in found) > BUSY
+    return (min if busy else max)(found, key=lambda f: f.p99_ms)
+
+
+def near(p99_ms: float, limit_ms: float) -> bool:
+    """Whether a figure is so near below its limit that another measurement may lie above it.
+
+    >>> near(9.0, 10.0), near(3.0, 10.0), near(11.0, 10.0)
+    (True, False, False)
+    """
+    return NEAR * limit_ms < p99_ms <= limit_ms
 
 
 def measure_replica(replica: Replica, examples: Examples, *, seed: int = 0, limit_s: float = math.inf, start_s: float = 0.0, progress: Progress | None = None) -> Latency:
@@ -109,8 +138,10 @@ def measure_replica(replica: Replica, examples: Examples, *, seed: int = 0, limi
     finally:
         if collecting:
             gc.enable()
-    p50, p99 = (statistics.median([percentile(r, share) for r in rounds]) for share in (0.5, 0.99))
-    return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s, os.getloadavg()[0] / (os.cpu_count() or 1))
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    middle = min if load > BUSY else statistics.median  # the quietest round says most of the model when others are at work
+    p50, p99 = (middle([percentile(r, share) for r in rounds]) for share in (0.5, 0.99))
+    return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s, load)
 
 
 def _sample(examples: Examples, n: int, seed: int) -> list[Examples]:

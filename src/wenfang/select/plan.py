@@ -31,6 +31,8 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     objectives: tuple[str, ...] = ("score",)
     """``score`` alone, or with what else should span the front."""
+    metric: str | None = None
+    """To choose by; None: the task's own."""
     seed: int = 0
     parallel: int = 1
     """Fits at once; latency is always measured with none."""
@@ -58,7 +60,7 @@ class Plan:
 
     def document(self) -> dict[str, Any]:
         """What makes two requests the same, as plain values."""
-        return {"budget_s": self.budget_s, "objectives": list(self.objectives), "seed": self.seed, "parallel": self.parallel, "checks": self.checks.digest}
+        return {"budget_s": self.budget_s, "objectives": list(self.objectives), "metric": self.metric, "seed": self.seed, "parallel": self.parallel, "checks": self.checks.digest}
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,9 @@ def _search(d: Document, w: Words) -> str:
 
 
 def _again(d: Document, w: Words) -> str:
-    limits = [(w(f"limit-{k}"), milliseconds(v) if k == "max_latency_ms" else size(v)) for k, v in d["limits"].items() if v is not None]
+    limits = [
+        (w(f"limit-{k}"), milliseconds(v) if k == "max_latency_ms" else f"{v:g}" if k == "max_cost_per_million" else size(v)) for k, v in d["limits"].items() if v is not None
+    ]
     rows: list[tuple[str, object]] = [*(limits or [(w("limits"), w("none"))]), (w("seed"), d["seed"]), (w("budget"), seconds(d["budget_s"]))]
     rows += [(w("command"), d["command"])] if d["command"] else []
     rows += [(k, v) for k, v in d["environment"].items() if v]

@@ -25,7 +25,7 @@ from wenfang.models.space import Space
 from wenfang.stats.paired import compare
 
 from .assembling import assemble
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation
 from .halving import portion, shares_for
 from .journal import Journal
 from .lane import Lane, Step
@@ -33,6 +33,7 @@ from .latency import measure_again, size_of
 from .plan import Plan, Ports
 from .proposals import available
 from .trial import Fitted, Run, card_of, failed, try_fit
+from .wanted import judge
 
 __all__ = ["Found", "Search"]
 
@@ -117,7 +118,16 @@ class Search:
         within = [r for r in runs if not self.plan.limits.broken_by(r)]
         self.progress.stage("assemble", len(within), "models")
         bundles = self.journal.work / "bundles"
-        fitted = assemble(within, self.valid, read=lambda run: read(bundles / run.name), limits=self.plan.limits, left_s=self.left_s, growth=self.growth, seed=self.plan.seed)
+        fitted = assemble(
+            within,
+            self.valid,
+            read=lambda run: read(bundles / run.name),
+            limits=self.plan.limits,
+            left_s=self.left_s,
+            growth=self.growth,
+            seed=self.plan.seed,
+            metric=self.plan.metric,
+        )
         if fitted is not None:
             step = Step(lane.family.Hyper.model_validate(fitted.run.params), "assembled")
             lane.pending.append(step)
@@ -200,7 +210,7 @@ class Search:
         checkpoints = self.journal.work / "checkpoints" / job.run.name
         return try_fit(
             job.run, job.lane.family, job.step.hyper, train=self._portion(job.step.share), valid=self.valid, deadline_s=job.deadline_s, progress=self.progress,
-            fit=self.ports.fit, checkpoints=checkpoints,
+            fit=self.ports.fit, checkpoints=checkpoints, metric=self.plan.metric,
         )  # fmt: skip
 
     def _portion(self, share: float) -> Examples:
@@ -308,7 +318,7 @@ class Search:
         folder = self.journal.folder(run.name)
         try:
             self.ports.write_bundle(folder, fitted.model, card_of(run, {"refit": False}))
-            run.size_bytes = size_of(folder)
+            run.size_bytes, run.charged = size_of(folder), fitted.model.charge_per_million()
             limit_s, limits = max(0.6, 0.04 * self.plan.budget_s), self.plan.limits
             run.latency = asdict(measure_again(self.ports.host, folder, self.valid, max_p99_ms=limits.max_latency_ms, seed=self.plan.seed, limit_s=limit_s, progress=self.progress))
             self.journal.keep_answers(run.name, fitted.outputs)
@@ -323,7 +333,7 @@ class Search:
 
     def _evaluation(self, run: Run) -> Evaluation:
         if run.name not in self.evaluations:
-            self.evaluations[run.name] = evaluate(self.journal.answers(run.name), self.valid, seed=run.seed)
+            self.evaluations[run.name] = judge(self.journal.answers(run.name), self.valid, metric=self.plan.metric, seed=run.seed)
         return self.evaluations[run.name]
 
     def _admit(self, lane: Lane, step: Step, run: Run) -> None:

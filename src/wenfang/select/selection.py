@@ -22,8 +22,10 @@ from wenfang.core.ids import now
 from wenfang.core.registry import Registry
 from wenfang.core.text import script_of
 from wenfang.models.base import DataShape, Model
+from wenfang.stats.scores import Counts
 
-from .choose import Candidate, Choice, Limits, choose
+from .choose import Candidate, Choice, Limits
+from .confirm import choose_confirmed
 from .earlier import Recipe, describe
 from .final import Final, finish
 from .journal import Journal, fingerprint
@@ -32,6 +34,7 @@ from .report import report
 from .search import Found, Search
 from .trial import WriteBundle
 from .verdict import Sentence, choice_sentences, test_sentences
+from .wanted import check_metric
 
 __all__ = ["Limits", "Outcome", "Plan", "Ports", "WriteBundle", "select", "shape_of"]
 
@@ -49,6 +52,8 @@ class Outcome:
     """What ``run --json`` prints; the studio fills in the ids."""
     bundle: Path
     """Folder of the final model, under ``work``."""
+    counts: Counts
+    """Of the final model on test, one row for each example: to compare another model with it."""
     sentences: list[Sentence] = field(default_factory=list[Sentence])
     """The verdict in words: keys of the catalogue with their fields."""
     lang: str | None = None
@@ -95,29 +100,29 @@ def select(
         clock: seconds, for the budget.
 
     Raises:
-        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.budget-too-small`.
+        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.budget-too-small`, `select.unknown-metric`.
         Cancelled: from ``progress``.
     """
     limits, seed = plan.limits, plan.seed
     for name, examples in (("train", train), ("valid", valid), ("test", test)):
         if not len(examples):
             raise Invalid("select.no-examples", split=name)
+    check_metric(plan.metric, valid)
     if plan.budget_s < LEAST_BUDGET_S:
         raise Invalid("select.budget-too-small", budget_s=plan.budget_s, least_s=LEAST_BUDGET_S)
     known = {n: families.get(n) for n in families.names()} if isinstance(families, Registry) else dict(families)
-    request = {"families": sorted(known), "limits": asdict(limits), **plan.document(), "pretrained": [str(p) for p in pretrained], "version": version("wenfang")}
+    request = {"families": sorted(known), "limits": limits.document(), **plan.document(), "pretrained": [str(p) for p in pretrained], "version": version("wenfang")}
     journal = Journal(work, fingerprint(request, train, valid, test), clock=clock)
     search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal)
     search.run(known, shape_of(train, pretrained))
     found = search.found()
-    candidates = [_candidate(f) for f in found]
-    choice = choose(candidates, limits, seed=seed)
+    candidates, choice = choose_confirmed(search, [_candidate(f) for f in found])
     final = finish(search, choice, families=known, test=test, leaked_test_rows=leaked_test_rows)
     document = _document(search, found, candidates, choice, final, limits=limits, test=test)
     document.update(command=command, card=dict(card or {}), budget_s=plan.budget_s, seed=seed, spent_s=journal.spent_s(), created_at=now().isoformat(), resumed=journal.resumed)
     ports.progress.stage("report")
     sentences: list[Sentence] = [(key, fields) for key, fields in document["verdict"]]
-    return Outcome(document, _verdict(document), final.bundle, sentences, lang, final.scrutiny.written)
+    return Outcome(document, _verdict(document), final.bundle, final.evaluation.counts, sentences, lang, final.scrutiny.written)
 
 
 def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
@@ -156,7 +161,7 @@ def _candidate(found: Found) -> Candidate:
     run = found.run
     assert run.latency is not None
     assert run.size_bytes is not None
-    return Candidate(run.name, run.family, run.score, found.evaluation.counts, run.latency, run.size_bytes, found.evaluation.constant)
+    return Candidate(run.name, run.family, run.score, found.evaluation.counts, run.latency, run.size_bytes, found.evaluation.constant, run.charged)
 
 
 def _environment() -> dict[str, Any]:
@@ -185,7 +190,7 @@ def _document(search: Search, found: list[Found], candidates: list[Candidate], c
     ]  # fmt: skip
     chosen = by_name[choice.chosen]
     return {
-        "schema": SCHEMA, "task": search.train.task, "metric": chosen.evaluation.metric, "limits": asdict(limits), "rows": {"train": len(search.train), "valid": len(search.valid), "test": len(test)},
+        "schema": SCHEMA, "task": search.train.task, "metric": chosen.evaluation.metric, "limits": limits.document(), "rows": {"train": len(search.train), "valid": len(search.valid), "test": len(test)},
         "labels_n": len(search.train.label_names()), "meta": describe(search.train).document(), "objectives": list(search.plan.objectives), "runs": [r.document() for r in search.all_runs()], "given_up": [{"key": e["key"], **e["fields"]} for e in search.journal.find("given-up")],
         "candidates": rows, "choice": asdict(choice), "valid": chosen.evaluation.document(), "final": final.document(), "verdict": sentences, "environment": {**_environment(), **chosen.run.environment},
     }  # fmt: skip

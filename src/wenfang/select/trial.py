@@ -20,8 +20,9 @@ from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Cancelled, Progress
 from wenfang.models.base import Curve, Model
 
-from .evaluate import Evaluation, evaluate, predict_all
+from .evaluate import Evaluation, predict_all
 from .latency import Latency
+from .wanted import judge
 
 __all__ = ["Fit", "Fitted", "Learned", "Origin", "ReadBundle", "Run", "WriteBundle", "card_of", "failed", "figures_of", "fit_here", "reason_of", "try_fit"]
 
@@ -81,6 +82,8 @@ class Run:
     bundled: bool = False
     size_bytes: int | None = None
     latency: dict[str, Any] | None = None
+    charged: float | None = None
+    """What somebody else charges for one million requests."""
 
     @property
     def score(self) -> float:
@@ -137,7 +140,7 @@ def failed(run: Run, e: Exception) -> Run:
 
 
 def try_fit(
-    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None
+    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None, metric: str | None = None,
 ) -> Fitted | None:  # fmt: skip
     """Fit a candidate and judge it on valid; ``run`` tells how it went. None: it failed.
 
@@ -150,6 +153,7 @@ def try_fit(
         deadline_s: from now; the fit should end by then.
         progress: told the points of the curve; may raise ``Cancelled``.
         fit: where the fit runs.
+        metric: to judge by; None: the task's own.
         checkpoints: folder in which a long fit may leave what it needs to go on after a crash.
     """
     begun = time.monotonic()
@@ -165,7 +169,7 @@ def try_fit(
         begun = time.monotonic()
         outputs = predict_all(model, valid, progress=progress)
         run.predict_s = time.monotonic() - begun
-        evaluation = evaluate(outputs, valid, seed=run.seed)
+        evaluation = judge(outputs, valid, metric=metric, seed=run.seed)
         run.metrics = figures_of(evaluation)
         return Fitted(run, model, outputs, evaluation)
     except Cancelled:

@@ -10,19 +10,20 @@ from typing import Any
 
 from .choose import Breach, Candidate, Choice, Test
 
-__all__ = ["Sentence", "choice_sentences", "limit_key", "loosening_sentences", "p_text", "test_sentences"]
+__all__ = ["LIMIT_NAMES", "LIMIT_UNITS", "Sentence", "choice_sentences", "limit_key", "loosening_sentences", "p_text", "test_sentences"]
 
 Sentence = tuple[str, dict[str, Any]]
 EXCLUDED_SAID = 3
 """Excluded candidates named one by one; the table has them all."""
-_LIMITS = {"max_latency_ms": "latency", "max_size_bytes": "size", "max_memory_bytes": "memory"}
-_UNIT = {"max_latency_ms": 1.0, "max_size_bytes": 1e6, "max_memory_bytes": 1e6}
+LIMIT_NAMES = {"max_latency_ms": "latency", "max_size_bytes": "size", "max_memory_bytes": "memory", "max_cost_per_million": "cost"}
+LIMIT_UNITS = {"max_latency_ms": 1.0, "max_size_bytes": 1e6, "max_memory_bytes": 1e6, "max_cost_per_million": 1.0}
+"""Milliseconds, megabytes, money: how people read the figures."""
 
 
 def limit_key(prefix: str, breach: Breach) -> Sentence:
     """A sentence about a limit, its figures in milliseconds or megabytes."""
-    unit = _UNIT[breach.limit]
-    return f"verdict.{prefix}-{_LIMITS[breach.limit]}", {"value": breach.value / unit, "allowed": breach.allowed / unit}
+    unit = LIMIT_UNITS[breach.limit]
+    return f"verdict.{prefix}-{LIMIT_NAMES[breach.limit]}", {"value": breach.value / unit, "allowed": breach.allowed / unit}
 
 
 def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Mapping[str, Mapping[str, float]]) -> list[Sentence]:

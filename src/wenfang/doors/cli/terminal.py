@@ -94,6 +94,11 @@ def printable(text: str) -> str:
     return "".join("�" if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} else c for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """``printable``, line by line."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
 def answer_line(output: dict[str, Any]) -> str:
     """One output in a line."""
     if output.get("spans") is not None:
@@ -106,6 +111,9 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
     console = Console(highlight=False)
     if op.name == "selection.run":
         print_verdict(answer, console)
+        return
+    if op.name == "selection.explain":
+        console.print(_escape(printable_lines(answer.model_dump()["text"])), soft_wrap=True)
         return
     fields: dict[str, Any] = answer.model_dump(mode="json")
     only = next(iter(fields.values())) if len(fields) == 1 else None
