@@ -223,6 +223,9 @@ def test_candidates_are_legal_and_small_first(tmp_path):
     found = list(Transformer.candidates(shape))
     assert found[0].hidden <= found[1].hidden
     assert found[-1].pretrained == str(tmp_path)
+    (tmp_path / "encoder.json").write_text("{}")
+    ours = list(Transformer.candidates(shape))[-1]
+    assert (ours.pretrained, ours.epochs) == (str(tmp_path), found[0].epochs)
     assert all(Transformer.Hyper(**h.model_dump()) == h for h in found)
 
 

@@ -27,6 +27,7 @@ from wenfang.models.neural.questions import questions_of
 from wenfang.models.neural.selfcheck import FORMAT, verify
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.tokens import Tokens, tokens_from_json
+from wenfang.models.space import Choice, Dimension, Float, Integer, Space
 from wenfang.models.tags import TagSet
 from wenfang.models.weights import load_arrays, save_arrays
 
@@ -113,14 +114,28 @@ class Transformer(Model):
         if shape.task != "tagging":  # n-grams carry the topic; hiding half of them keeps the network from learning them by heart
             buckets = 1 << int(np.clip(np.log2(characters / 4), 12, 18))
             epochs = float(round(np.clip(6e6 / characters, 4, 30)))
-            small = TransformerHyper(layers=1, max_length=longest, epochs=epochs, ngram_buckets=buckets, token_dropout=0.5, label_smoothing=0.1)  # pyright: ignore[reportCallIssue]
+            small = TransformerHyper(layers=1, learning_rate=1e-3, max_length=longest, epochs=epochs, ngram_buckets=buckets, token_dropout=0.5, label_smoothing=0.1)  # pyright: ignore[reportCallIssue]
         else:  # n-grams of few sentences are learned by heart: characters alone tag better
             epochs = float(round(np.clip(1.5e6 / characters, 6, 30)))
-            small = TransformerHyper(layers=2, max_length=longest, epochs=epochs, ngram_buckets=0, patience=5)  # pyright: ignore[reportCallIssue]
+            small = TransformerHyper(layers=2, learning_rate=1e-3, max_length=longest, epochs=epochs, ngram_buckets=0, patience=5)  # pyright: ignore[reportCallIssue]
         yield small
         yield small.model_copy(update={"layers": 4, "hidden": 256, "ff": 1024, "learning_rate": 5e-4})
         for folder in shape.pretrained:
-            yield TransformerHyper(pretrained=str(folder), max_length=longest, epochs=min(5.0, epochs))  # pyright: ignore[reportCallIssue]
+            if (folder / "encoder.json").is_file():  # small, of our own making: learns as long as one from scratch, and needs less hiding
+                yield small.model_copy(update={"pretrained": str(folder), "dropout": 0.2, "token_dropout": min(0.3, small.token_dropout), "average": 0.99, "learning_rate": 1e-3})
+            else:
+                yield TransformerHyper(pretrained=str(folder), max_length=longest, epochs=min(5.0, epochs))  # pyright: ignore[reportCallIssue]
+
+    @classmethod
+    def space(cls, shape: DataShape) -> Space:
+        """Rates, and how much is hidden while learning; for classes also the kin of the loss."""
+        space: dict[str, Dimension] = {
+            "learning_rate": Float(2e-4, 3e-3, log=True), "dropout": Float(0.1, 0.5), "token_dropout": Float(0.0, 0.6), "average": Choice((0.0, 0.99)), "layers": Integer(1, 4),
+            "weight_decay": Float(0.001, 0.1, log=True), "batch_tokens": Integer(512, 4096, log=True),
+        }  # fmt: skip
+        if shape.task in {"classification", "matching"} and not shape.graded:
+            space |= {"label_smoothing": Float(0.0, 0.2), "class_weights": Choice((False, True)), "logit_adjustment": Choice((0.0, 0.5, 1.0))}
+        return space
 
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
         """Learn from ``train``, stop by ``valid``, and check that ONNX answers as torch does.
