@@ -1,7 +1,8 @@
 """The ``generator`` family: texts written for texts and conversations, by a small network of ours or from pieces of the source.
 
 ``decoder`` and ``encoder-decoder`` are networks over characters, trained with torch and run in numpy; ``extractive`` puts pieces of the
-source together and learns that from a few hundred pairs.
+source together and learns that from a few hundred pairs. A decoder-only directory of the transformers library is fine-tuned with torch
+and served through ONNX with its keys and values kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from wenfang.models.answers import trainable_labels
 from wenfang.models.base import Curve, DataShape, Emit, Hyper, Model
 from wenfang.models.generation.asking import Habits
 from wenfang.models.generation.composing import Composer
+from wenfang.models.generation.served import PretrainedWriter
 from wenfang.models.generation.writers import CharWriter
 
 __all__ = ["Generator", "GeneratorHyper"]
@@ -38,6 +40,7 @@ class GeneratorHyper(Hyper):
     kind: Literal["decoder", "encoder-decoder", "extractive"] = Field(
         "decoder", description="one network for source and target, an encoder before it, or pieces of the source put together"
     )
+    pretrained: str | None = Field(None, description="local decoder-only directory of the transformers library; None: own model")
     layers: int = Field(2, ge=1, le=24, description="of the decoder, and as many of the encoder")
     hidden: int = Field(192, ge=8, le=2048, description="an even multiple of heads")
     heads: int = Field(6, ge=1, le=32)
@@ -47,13 +50,13 @@ class GeneratorHyper(Hyper):
     learn_prompt: bool = Field(True, description="a decoder learns to write the sources too")
     dropout: float = Field(0.2, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    learning_rate: float | None = Field(None, gt=0, le=1, description="None: 2e-3")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="None: 2e-3 from scratch, 5e-5 pretrained")
     weight_decay: float = Field(0.1, ge=0, le=1)
     batch_tokens: int = Field(2048, ge=8, description="padded tokens of a batch")
     epochs: float = Field(10.0, gt=0, le=1000)
     decay_epochs: float | None = Field(None, gt=0, description="where the learning rate reaches zero; None: at the end")
     patience: int = Field(3, ge=1, description="epochs without a better valid loss before stopping")
-    threads: int = Field(0, ge=0, le=256, description="training threads; 0: one")
+    threads: int = Field(0, ge=0, le=256, description="training threads; 0: one, or for a pretrained network the cores this process may use")
     max_tokens: int | None = Field(None, ge=1, le=32_768, description="tokens of an answer where the caller says nothing; None: the longest target of training")
     temperature: float = Field(0.0, ge=0, le=10, description="where the caller says nothing; 0: greedy")
     beams: int = Field(1, ge=1, le=16, description="where the caller says nothing")
@@ -69,7 +72,7 @@ class GeneratorHyper(Hyper):
     @property
     def encoder_layers(self) -> int:
         """As many as decoder layers, or none."""
-        return self.layers if self.kind == "encoder-decoder" else 0
+        return self.layers if self.kind == "encoder-decoder" and self.pretrained is None else 0
 
 
 class Writing(Protocol):
@@ -108,7 +111,7 @@ class Generator(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """Where targets are much shorter than sources, pieces of the source; then small networks."""
+        """Where targets are much shorter than sources, pieces of the source; then small networks, then every pretrained directory."""
         characters = max(1.0, shape.rows * (shape.length_mean + shape.target_mean))
         window = int(np.clip(2 ** math.ceil(math.log2(shape.length_mean * 1.5 + shape.target_mean * 2 + 16)), 64, 1024))
         epochs = float(round(np.clip(8e6 / characters, 3, 40)))
@@ -118,12 +121,15 @@ class Generator(Model):
         yield small
         yield small.model_copy(update={"layers": 4, "hidden": 256, "heads": 8, "ff": 1024, "learning_rate": 1e-3})
         yield small.model_copy(update={"kind": "encoder-decoder"})
+        for folder in shape.pretrained:
+            yield GeneratorHyper(pretrained=str(folder), max_length=window, epochs=min(5.0, epochs))  # pyright: ignore[reportCallIssue]
 
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
         """Learn to write the targets of ``train``.
 
         Raises:
-            Invalid: `model.no-examples`, `model.no-targets`, `generation.nothing-to-extract`, `neural.not-finite`.
+            Invalid: `model.no-examples`, `model.no-targets`, `generation.nothing-to-extract`, `neural.not-finite`, `neural.pickled-weights` and its like.
+            Unsupported: `generation.not-a-decoder`, `generation.not-exportable`.
         """
         trainable_labels(train)
         if not any(train.targets):
@@ -131,9 +137,15 @@ class Generator(Model):
         self.labels_ = []
         valid = None if valid is None or not len(valid) else valid
         curve = curve or Curve()
-        if self.hyper.kind == "extractive":
+        if self.hyper.pretrained is None and self.hyper.kind == "extractive":
             return self._compose(train, valid, curve)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the transformer family: threads that spin at barriers crawl on a busy machine
+        if self.hyper.pretrained is not None:
+            from wenfang.models.generation.pretrained import fit_pretrained
+
+            tuned = fit_pretrained(self.hyper, train, valid, seed=self.seed, curve=curve)
+            self.writer_, self.found_ = tuned.writer, tuned.found
+            return self
         from wenfang.models.generation.training import fit_writer
 
         learned = fit_writer(self.hyper, train, valid, seed=self.seed, curve=curve)
@@ -206,7 +218,8 @@ class Generator(Model):
             model.found_ = json.loads((folder / "generator.json").read_bytes())["found"]
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Broken("model.damaged", file="generator.json", reason=type(e).__name__) from e
-        model.writer_ = Composer.load(folder) if model.hyper.kind == "extractive" else CharWriter.load(folder)
+        kind: type[PretrainedWriter | Composer | CharWriter] = PretrainedWriter if model.hyper.pretrained else Composer if model.hyper.kind == "extractive" else CharWriter
+        model.writer_ = kind.load(folder)
         return model
 
     def refit_hyper(self) -> BaseModel:
@@ -217,4 +230,6 @@ class Generator(Model):
 
     def environment(self) -> Mapping[str, str]:
         """Versions of what shaped the result."""
+        if self.hyper.pretrained is not None:
+            return {name: version(name) for name in ("numpy", "torch", "transformers", "tokenizers", "onnxruntime")}
         return {name: version(name) for name in (("numpy",) if self.hyper.kind == "extractive" else ("numpy", "torch"))}

@@ -164,7 +164,7 @@ def mean_loss(network: Network, feed: RowFeed) -> float:
 
 
 def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
-    rate = hyper.learning_rate or 2e-3
+    rate = hyper.learning_rate or (2e-3 if hyper.pretrained is None else 5e-5)
     return Plan(
         epochs=hyper.epochs,
         decay_epochs=max(hyper.epochs, hyper.decay_epochs or hyper.epochs),
@@ -175,7 +175,7 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         warmup=0.05,
         weight_decay=hyper.weight_decay,
         precision=precision_of(device().type),
-        reserve_s=1.0,
+        reserve_s=1.0 if hyper.pretrained is None else 20.0,
         score_tokens=score_tokens,
         seed=seed,
     )
