@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from wenfang.core.conversation import Generation, Message, conversation, written
-from wenfang.core.examples import Examples, Output, Reply, Span, ask
+from wenfang.core.examples import Alternative, Examples, Output, Reply, Span, ask
 from wenfang.core.plain import plain
 
 
@@ -66,3 +66,11 @@ def test_answers_as_json_shows_them():
     assert plain(Output(vector=struct.pack("<2f", 0.5, -1.0)), "") == {"vector": [0.5, -1.0]}
     assert plain(Output(text="好", finish="stop", replies=(Reply("好", 0.9),)), "") == {"text": "好", "finish": "stop", "replies": [{"text": "好", "score": 0.9}]}
     assert plain(Output(labels=(), score=0.9), "") == {"labels": (), "score": 0.9}
+
+
+def test_other_ways_to_read_a_text_are_shown_when_asked_for():
+    here = (Span(0, 2, "LOC"),)
+    output = Output(spans=here, score=0.5, alternatives=(Alternative(here, 0.5), Alternative((), 0.25)))
+    told = [{"spans": [{"start": 0, "end": 2, "label": "LOC", "text": "北京"}], "score": 0.5}, {"spans": [], "score": 0.25}]
+    assert plain(output, "北京好", 2)["alternatives"] == told
+    assert "alternatives" not in plain(output, "北京好")

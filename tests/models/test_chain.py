@@ -105,6 +105,38 @@ def test_both_decoders_agree_to_the_bit():
             assert np.array_equal(one, other)
 
 
+def several(loops, c, x, k):
+    weights, transitions = x[: c.weights.size].reshape(-1, L).astype(np.float32), x[c.weights.size :].reshape(L, L).astype(np.float32)
+    scores = np.zeros((len(c.windows.rows), L), np.float32)
+    loops.emit(c.windows.rows, weights, scores)
+    moves = np.where(LAYOUT.legal, transitions, np.float32(-np.inf)).astype(np.float32)
+    paths, totals = np.zeros((k, len(scores)), np.int32), np.zeros((len(c.windows.starts) - 1, k))
+    loops.several(scores, c.windows.starts, moves, LAYOUT.edges, paths, totals)
+    return paths, totals
+
+
+def test_several_paths_are_the_best_of_all():
+    for seed in range(4):
+        c, x = random_chain(seed)
+        paths, totals = several(chain_paths, c, x, 6)
+        for a, b, found in path_scores(c, x):
+            s = int(np.searchsorted(c.windows.starts, a, "right")) - 1
+            best = sorted(found, key=found.get, reverse=True)[:6]
+            assert [tuple(p) for p in paths[: len(best), a:b].tolist()] == best
+            assert (totals[s, len(best) :] == -np.inf).all()
+            assert np.diff(totals[s, : len(best)]) == pytest.approx(np.diff([found[p] for p in best]), abs=1e-4)
+
+
+def test_both_find_the_same_several_paths():
+    lengths = (1, 30, 0, 7, 60, 1, *range(12))
+    for seed in range(3):
+        c, x = random_chain(seed, scale=0.0 if seed == 2 else 1.0)  # all equal: ties fall alike
+        rows = np.random.default_rng(seed).integers(0, 12, (sum(lengths), 3))
+        c.windows = Windows(rows.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        for one, other in zip(several(chain_paths, c, x, 4), several(chain_plain, c, x, 4), strict=True):
+            assert np.array_equal(one, other)
+
+
 def test_a_layout_without_some_tags_keeps_its_rules():
     used = TAGS.encode([Span(0, 2, "x"), Span(3, 4, "y")], 5)  # neither inside x nor B, I, E of y
     lay = Layout.of(TAGS, used)

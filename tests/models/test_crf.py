@@ -11,7 +11,7 @@ import pycrfsuite
 import pytest
 
 from wenfang.core.errors import Broken, Invalid
-from wenfang.core.examples import Examples, Span
+from wenfang.core.examples import Alternative, Examples, Span
 from wenfang.models import Curve, contexts, families, lexicon, tagger
 from wenfang.models.places import Places
 from wenfang.models.spans import span_f1
@@ -115,6 +115,24 @@ def test_the_score_of_a_span_is_its_probability(model):
     pairs = [(p, span in gold) for o, gold in zip(outputs, data.spans, strict=True) for span, p in zip(o.spans, o.span_scores, strict=True)]
     assert np.mean([p for p, _ in pairs]) == pytest.approx(np.mean([hit for _, hit in pairs]), abs=0.1)
     assert all(o.score <= min(o.span_scores, default=1.0) + 1e-6 <= 1 + 1e-6 for o in outputs)
+
+
+def test_other_ways_to_read_a_text(model, monkeypatch):
+    texts = [*letters(40, 11).texts, ""]
+    outputs = model.predict(texts, top_k=4)
+    assert [o.spans for o in outputs] == [o.spans for o in model.predict(texts)]
+    assert model.predict(texts)[0].alternatives is None
+    for output in outputs:
+        ways = output.alternatives
+        assert (ways[0].spans, ways[0].score) == (output.spans, output.score)
+        assert len({w.spans for w in ways}) == len(ways) <= 4
+        scores = [w.score for w in ways]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) <= 1 + 1e-6
+    assert outputs[-1].alternatives == (Alternative((), 1.0),)
+    assert len(model.predict(["找天地"], top_k=100)[0].alternatives) == 10
+    monkeypatch.setattr(tagger, "available", lambda: False)
+    assert model.predict(texts, top_k=4) == outputs
 
 
 def english(n=150, seed=0):

@@ -10,7 +10,7 @@ import msgspec
 
 from .records import Task
 
-__all__ = ["Answering", "Examples", "Output", "Reply", "Span", "ask"]
+__all__ = ["Alternative", "Answering", "Examples", "Output", "Reply", "Span", "ask"]
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -19,6 +19,13 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
     start: int
     end: int
     label: str
+
+
+class Alternative(msgspec.Struct, frozen=True, array_like=True):
+    """One way to read a text: its spans, and the probability that these are all."""
+
+    spans: tuple[Span, ...]
+    score: float
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
@@ -33,7 +40,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 
     * classification: ``label``, ``score``
     * multilabel: ``labels`` (perhaps none), most probable first; ``score`` of the least sure decision
-    * tagging: ``spans``, ``score`` of the whole path
+    * tagging: ``spans``, ``score`` of the whole path; perhaps ``alternatives``
     * matching: ``label`` and ``score``, or ``score`` alone when pairs are graded
     * embedding: ``vector`` for a text, ``score`` (cosine, -1..1) for a pair
     * generation, chat: ``text``, ``finish``, ``tokens_in``, ``tokens_out``; a reply library also ``replies``
@@ -48,6 +55,8 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: tuple[str, ...] | None = None
     span_scores: tuple[float, ...] | None = None
     """Probability of each span."""
+    alternatives: tuple[Alternative, ...] | None = None
+    """Likeliest ways to read the text, best first, when more than one was asked for; the first is ``spans``."""
     vector: bytes | None = None
     """H little-endian float32, length one."""
     text: str | None = None

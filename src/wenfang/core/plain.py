@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from typing import Any
 
-from .examples import Output
+from .examples import Output, Span
 
 __all__ = ["plain"]
 
@@ -23,7 +24,7 @@ def plain(output: Output, text: str, top_k: int = 1) -> dict[str, Any]:
     if output.label is not None:
         told["label"] = output.label
     if output.spans is not None:
-        spans: list[dict[str, Any]] = [{"start": s.start, "end": s.end, "label": s.label, "text": text[s.start : s.end]} for s in output.spans]
+        spans = _spans(output.spans, text)
         for span, score in zip(spans, output.span_scores or (), strict=False):
             span["score"] = score
         told["spans"] = spans
@@ -32,8 +33,14 @@ def plain(output: Output, text: str, top_k: int = 1) -> dict[str, Any]:
             told[name] = value
     if output.scores is not None and top_k > 1:
         told["scores"] = dict(sorted(output.scores.items(), key=lambda pair: -pair[1])[:top_k])
+    if output.alternatives is not None and top_k > 1:
+        told["alternatives"] = [{"spans": _spans(a.spans, text), "score": a.score} for a in output.alternatives[:top_k]]
     if output.vector is not None:
         told["vector"] = array("f", output.vector).tolist()
     if output.replies is not None:
         told["replies"] = [{"text": r.text, "score": r.score} for r in output.replies]
     return told
+
+
+def _spans(spans: Iterable[Span], text: str) -> list[dict[str, Any]]:
+    return [{"start": s.start, "end": s.end, "label": s.label, "text": text[s.start : s.end]} for s in spans]

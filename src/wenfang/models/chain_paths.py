@@ -1,7 +1,8 @@
 """The compiled loops by which a linear chain answers: scores of the tags, the best path, and how probable each of its spans is.
 
 The twin of ``chain_plain``, equal to the bit: every sum runs in the same order. Knows nothing of texts.
-Source: Rabiner, A Tutorial on Hidden Markov Models, 1989, section III; Culotta & McCallum, Confidence Estimation for Information Extraction, 2004.
+Source: Rabiner, A Tutorial on Hidden Markov Models, 1989, section III; Culotta & McCallum, Confidence Estimation for Information
+Extraction, 2004; Seshadri & Sundberg, List Viterbi Decoding Algorithms, 1994 (several best paths).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from .jit import jit
 
-__all__ = ["decode", "emit"]
+__all__ = ["decode", "emit", "several"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -158,3 +159,69 @@ def decode(
                 m = m * steps[path[at - 1], tag] * odds[at, tag] / scale[at]
             if closes <= tag < inner and tag != closes:
                 mass[first] = m * beta[t, tag]
+
+
+@jit
+def _enter(totals: F64, origins: I32, total: float, origin: int) -> None:  # pragma: no cover compiled
+    """Put a path into a list kept best first; among equals the one that came first stays first."""
+    at = len(totals) - 1
+    while at > 0 and total > totals[at - 1]:
+        totals[at], origins[at] = totals[at - 1], origins[at - 1]
+        at -= 1
+    totals[at], origins[at] = total, origin
+
+
+@jit
+def several(scores: F32, starts: I64, moves: F32, edges: I64, paths: I32, totals: F64) -> None:  # pragma: no cover compiled
+    """The k best legal paths of each sentence, best first.
+
+    Shapes and meanings:
+        scores: shape (N, L).
+        moves: transitions, minus infinity where illegal, shape (L, L).
+        edges: see ``Layout``.
+        paths: filled with tags, shape (k, N); outside, where a sentence has fewer paths.
+        totals: filled with the score of each path, minus infinity where there is none, shape (n, k).
+    """
+    k, L, n = len(paths), scores.shape[1], len(starts) - 1
+    opens, closes, inner = edges[0], edges[1], edges[2]
+    longest = 1
+    for s in range(n):
+        longest = max(longest, starts[s + 1] - starts[s])
+    origin, best, new = np.zeros((longest, L, k), np.int32), np.empty((L, k)), np.empty((L, k))
+    last = np.zeros(k, np.int32)
+    paths[:] = closes
+    totals[:] = -np.inf
+    for s in range(n):
+        start, T = int(starts[s]), int(starts[s + 1] - starts[s])
+        if T == 0:
+            totals[s, 0] = 0.0
+            continue
+        best[:] = -np.inf
+        for j in range(opens):
+            best[j, 0] = scores[start, j]
+        for t in range(1, T):
+            new[:] = -np.inf
+            for i in range(L):
+                for j in range(L):
+                    if moves[i, j] == -np.inf:
+                        continue
+                    for r in range(k):
+                        total = best[i, r] + moves[i, j]
+                        if not total > new[j, k - 1]:
+                            break  # the rest of the list is no better
+                        _enter(new[j], origin[t, j], total, i * k + r)
+            for j in range(L):
+                for r in range(k):
+                    best[j, r] = new[j, r] + scores[start + t, j]
+        for j in range(closes, inner):
+            for r in range(k):
+                if not best[j, r] > totals[s, k - 1]:
+                    break
+                _enter(totals[s], last, best[j, r], j * k + r)
+        for r in range(k):
+            at = last[r]
+            if totals[s, r] == -np.inf:
+                break
+            for t in range(T - 1, -1, -1):
+                paths[r, start + t] = at // k
+                at = origin[t, at // k, at % k]

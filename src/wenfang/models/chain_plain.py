@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["decode", "emit"]
+__all__ = ["decode", "emit", "several"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -120,3 +120,40 @@ def _spans(group: I64, alpha: F64, beta: F64, odds: F32, starts: I64, steps: F64
         running[:live] = np.where(begins, alpha[t, who, tag], goes_on)
         done = (tag > closes) & (tag < inner)
         mass[first[:live][done]] = (running[:live] * beta[t, who, tag])[done]
+
+
+def several(scores: F32, starts: I64, moves: F32, edges: I64, paths: I32, totals: F64) -> None:
+    """The k best legal paths of each sentence, best first.
+
+    Args:
+        scores: shape (N, L).
+        starts: where each sentence begins, shape (n + 1,).
+        moves: transitions, minus infinity where illegal, shape (L, L).
+        edges: see ``Layout``.
+        paths: filled with tags, shape (k, N); outside, where a sentence has fewer paths.
+        totals: filled with the score of each path, minus infinity where there is none, shape (n, k).
+    """
+    k, L = len(paths), scores.shape[1]
+    opens, closes, inner = int(edges[0]), int(edges[1]), int(edges[2])
+    paths[:] = closes
+    totals[:] = -np.inf
+    arrivals = np.ascontiguousarray(moves.T).astype(np.float64)
+    for s, (start, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        if start == end:
+            totals[s, 0] = 0.0
+            continue
+        best, origin = np.full((L, k), -np.inf), np.zeros((end - start, L, k), np.int32)
+        best[:opens, 0] = scores[start, :opens]
+        for t in range(1, end - start):
+            candidates = (arrivals[:, :, None] + best).reshape(L, L * k)
+            origin[t] = np.argsort(-candidates, axis=1, kind="stable")[:, :k]
+            best = np.take_along_axis(candidates, origin[t], axis=1) + scores[start + t].astype(np.float64)[:, None]
+        final = np.full((L, k), -np.inf)
+        final[closes:inner] = best[closes:inner]
+        at = np.argsort(-final.ravel(), kind="stable")[:k]
+        totals[s] = final.ravel()[at]
+        for r in np.flatnonzero(totals[s] > -np.inf).tolist():
+            here = int(at[r])
+            for t in range(end - start - 1, -1, -1):
+                paths[r, start + t] = here // k
+                here = int(origin[t, here // k, here % k])

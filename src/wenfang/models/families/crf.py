@@ -146,8 +146,10 @@ class Crf(Model):
         self.tagger_ = tagger(chain.weights, chain.transitions)
         return self
 
-    def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:  # noqa: ARG002 a path has no rivals here
+    def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
         """The spans of the best path of each text with their probabilities, and the probability of the whole path.
+
+        With ``top_k`` above 1 the likeliest ways to read each text, ten at most, in ``alternatives``.
 
         Raises:
             Invalid: `model.not-fitted`.
@@ -158,7 +160,7 @@ class Crf(Model):
             raise Invalid("model.not-fitted", family="crf")
         answers: list[Output] = []
         for start, end in text_blocks(texts, _BLOCK_CHARS):
-            answers += self.tagger_.tag(texts[start:end])
+            answers += self.tagger_.tag(texts[start:end], top_k=top_k)
         return answers
 
     def save(self, folder: Path) -> None:

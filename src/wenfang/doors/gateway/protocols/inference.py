@@ -190,8 +190,8 @@ def _tensors(outputs: list[Output], texts: list[str], model: RoutedModel, top_k:
         return [{"name": "vector", "datatype": "FP32", "shape": [n, len(vectors) // n], "data": vectors.tolist()}]
     told = [plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)]
     tensors = [_tensor(name, datatype, told) for name, datatype in _OUTPUTS[model.task] if name != "vector"] or [_tensor(*_SCORE, told)]
-    if top_k > 1 and all("scores" in t for t in told):
-        tensors.append(_tensor("scores", "BYTES", told))
+    if top_k > 1:
+        tensors += [_tensor(name, "BYTES", told) for name in ("scores", "alternatives") if all(name in t for t in told)]
     return tensors
 
 
