@@ -1,5 +1,6 @@
 """What neural families are made of: tokens, batches, networks, training, ONNX. Knows nothing of families, data sets or serving.
 
-Two halves: ``tokens batches paths session`` need numpy, onnxruntime and tokenizers only and do the predicting; ``encoder crf_layer
-networks pretrained precision loop graph export`` need torch or onnx and are imported by ``fit`` alone.
+Two halves: ``tokens questions batches answering paths selfcheck session`` need numpy, onnxruntime and tokenizers only and do the
+predicting; the rest needs torch or onnx and is imported by ``fit`` and ``pretrain`` alone. The loop, its feeds, checkpoints and
+objectives serve every neural family.
 """
