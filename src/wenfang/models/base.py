@@ -57,6 +57,8 @@ class DataShape:
     """Code points of the texts that should be written."""
     spaced: float = 0.0
     """Share of texts in a script that writes blanks between words."""
+    upstreams: tuple[str, ...] = ()
+    """Base URLs of servers of the OpenAI protocol that the caller offers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,11 @@ class Plan:
                 raise Invalid("select.unknown-objective", objective=",".join(self.objectives), known=", ".join(OBJECTIVES))
 
     def recipes(self, name: str, family: type[Model], shape: DataShape) -> Iterator[BaseModel]:
-        """Recipes of a family from earlier selections; those it no longer understands, or whose pretrained directory is not offered now, are left out."""
+        """Recipes of a family from earlier selections; those it no longer understands, or whose pretrained directory or server is not offered now, are left out."""
         offered = {str(p) for p in shape.pretrained}
         for recipe in self.earlier:
             pretrained = recipe.params.get("pretrained")
-            if recipe.family == name and (pretrained is None or pretrained in offered):
+            if recipe.family == name and (pretrained is None or pretrained in offered) and recipe.params.get("base_url") in {None, *shape.upstreams}:
                 try:
                     yield family.Hyper.model_validate(recipe.params)
                 except ValidationError:
