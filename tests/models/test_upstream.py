@@ -39,6 +39,11 @@ def test_nothing_is_offered_unasked():
     assert list(family.candidates(DataShape("chat", 10, 0, 5, 9))) == []
     (one,) = family.candidates(DataShape("chat", 10, 0, 5, 9, upstreams=("http://127.0.0.1:1/v1",)))
     assert one.base_url == "http://127.0.0.1:1/v1"
+    (one,) = family.candidates(DataShape("chat", 10, 0, 5, 9, upstreams=("https://host/v1#org/model:7b@THE_API_KEY",)))
+    assert (one.base_url, one.model, one.api_key_variable) == ("https://host/v1", "org/model:7b", "THE_API_KEY")
+    for wrong in ("host", "https://host/v1#m@sk-123", "https://host/v1#m@HOME", "https://host/v1#m@WENFANG_API_KEY"):
+        with pytest.raises(Invalid, match=r"upstream\.bad-offer"):
+            family.candidates(DataShape("chat", 10, 0, 5, 9, upstreams=(wrong,)))
     with pytest.raises(Invalid, match=r"upstream\.no-url"):
         family(task="classification").fit(TRAIN)
     for wrong in ({"base_url": "http://user:key@host/v1"}, {"base_url": "http://host/v1?key=x"}, {"base_url": "host"}, {"api_key_variable": "sk-123"}, {"api_key": "sk-123"}):
@@ -47,8 +52,8 @@ def test_nothing_is_offered_unasked():
 
 
 def test_labels_by_prompt(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("THE_KEY", "sk-very-secret")
-    model = made(server, "classification", shots=2, api_key_variable="THE_KEY").fit(TRAIN)
+    monkeypatch.setenv("THE_API_KEY", "sk-very-secret")
+    model = made(server, "classification", shots=2, api_key_variable="THE_API_KEY").fit(TRAIN)
     _, headers, body = server.asked[-1]
     assert headers["authorization"] == "Bearer sk-very-secret"
     assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user", "assistant", "user"]
@@ -64,7 +69,7 @@ def test_labels_by_prompt(server, tmp_path, monkeypatch):
     assert "secret" not in (tmp_path / "upstream.json").read_text() + model.hyper.model_dump_json()
     again = type(model).load(tmp_path, task="classification", hyper=model.hyper, labels=model.labels_)
     assert again.predict(["真好", "?"]) == model.predict(["真好", "?"])
-    monkeypatch.delenv("THE_KEY")
+    monkeypatch.delenv("THE_API_KEY")
     with pytest.raises(Broken, match=r"upstream\.no-key"):
         type(model).load(tmp_path, task="classification", hyper=model.hyper, labels=model.labels_).predict(["x"])
     code = (
@@ -139,9 +144,9 @@ def test_a_server_that_fails(server):
 def test_a_gateway_of_ours_is_an_upstream(monkeypatch):
     plane = DataPlane({"mv_c": ("talker:1", "chat", 1, {}), "mv_v": ("vectors:1", "embedding", 1, {})}, {"talker": ("pj_1", "mv_c"), "vectors": ("pj_1", "mv_v")})
     try:
-        monkeypatch.setenv("WENFANG_TEST_UPSTREAM_KEY", KEY)
+        monkeypatch.setenv("OTHER_WENFANG_API_KEY", KEY)
         family = families.get("upstream")
-        base = {"base_url": f"http://127.0.0.1:{plane.port}/v1", "api_key_variable": "WENFANG_TEST_UPSTREAM_KEY"}
+        base = {"base_url": f"http://127.0.0.1:{plane.port}/v1", "api_key_variable": "OTHER_WENFANG_API_KEY"}
         model = family(family.Hyper(**base, model="talker"), task="chat")
         heard = []
         (output,) = model.generate(["天地玄黄"], [Generation(max_tokens=3)], emit=lambda _, piece: heard.append(piece))

@@ -58,7 +58,7 @@ class DataShape:
     spaced: float = 0.0
     """Share of texts in a script that writes blanks between words."""
     upstreams: tuple[str, ...] = ()
-    """Base URLs of servers of the OpenAI protocol that the caller offers."""
+    """Servers of the OpenAI protocol that the caller offers: ``URL``, ``URL#model`` or ``URL#model@VARIABLE``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,9 +50,10 @@ class Plan:
     def recipes(self, name: str, family: type[Model], shape: DataShape) -> Iterator[BaseModel]:
         """Recipes of a family from earlier selections; those it no longer understands, or whose pretrained directory or server is not offered now, are left out."""
         offered = {str(p) for p in shape.pretrained}
+        servers = {None, *(u.partition("#")[0] for u in shape.upstreams)}
         for recipe in self.earlier:
             pretrained = recipe.params.get("pretrained")
-            if recipe.family == name and (pretrained is None or pretrained in offered) and recipe.params.get("base_url") in {None, *shape.upstreams}:
+            if recipe.family == name and (pretrained is None or pretrained in offered) and recipe.params.get("base_url") in servers:
                 try:
                     yield family.Hyper.model_validate(recipe.params)
                 except ValidationError:

@@ -78,6 +78,7 @@ def select(
     leaked_test_rows: Sequence[int] = (),
     card: Mapping[str, Any] | None = None,
     pretrained: Sequence[Path] = (),
+    upstreams: Sequence[str] = (),
     command: str = "",
     lang: str | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -95,6 +96,7 @@ def select(
         leaked_test_rows: rows of test that also stand in train or valid.
         card: the data card, for the report.
         pretrained: local directories that families may start from.
+        upstreams: servers of the OpenAI protocol that may be asked; texts go there.
         command: how to run it again, for the report.
         lang: of the report.
         clock: seconds, for the budget.
@@ -111,10 +113,17 @@ def select(
     if plan.budget_s < LEAST_BUDGET_S:
         raise Invalid("select.budget-too-small", budget_s=plan.budget_s, least_s=LEAST_BUDGET_S)
     known = {n: families.get(n) for n in families.names()} if isinstance(families, Registry) else dict(families)
-    request = {"families": sorted(known), "limits": limits.document(), **plan.document(), "pretrained": [str(p) for p in pretrained], "version": version("wenfang")}
+    request = {
+        "families": sorted(known),
+        "limits": limits.document(),
+        **plan.document(),
+        "pretrained": [str(p) for p in pretrained],
+        "upstreams": list(upstreams),
+        "version": version("wenfang"),
+    }
     journal = Journal(work, fingerprint(request, train, valid, test), clock=clock)
     search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal)
-    search.run(known, shape_of(train, pretrained))
+    search.run(known, shape_of(train, pretrained, upstreams))
     found = search.found()
     candidates, choice = choose_confirmed(search, [_candidate(f) for f in found])
     final = finish(search, choice, families=known, test=test, leaked_test_rows=leaked_test_rows)
@@ -125,7 +134,7 @@ def select(
     return Outcome(document, _verdict(document), final.bundle, final.evaluation.counts, sentences, lang, final.scrutiny.written)
 
 
-def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
+def shape_of(train: Examples, pretrained: Sequence[Path] = (), upstreams: Sequence[str] = ()) -> DataShape:
     """What families may know of the data."""
     lengths = [len(t) for t in train.texts]
     return DataShape(
@@ -139,6 +148,7 @@ def shape_of(train: Examples, pretrained: Sequence[Path] = ()) -> DataShape:
         pairs=bool(train.texts_b),
         target_mean=sum(map(len, train.targets)) / max(1, len(train.targets)),
         spaced=_spaced(train.texts),
+        upstreams=tuple(upstreams),
     )
 
 

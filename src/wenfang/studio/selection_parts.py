@@ -13,12 +13,13 @@ from typing import Any
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.core.records import DatasetVersion, Selection
+from wenfang.guard.roles import require
 
 from .app import Studio
 from .datasets import ImportDataset, import_version
 from .selection_request import RunSelection
 
-__all__ = ["bundle_reader", "bundle_writer", "data_of", "filled", "fitting", "leaks_of", "plan_of", "pretrained_of", "request_hash", "shown_name", "splits_of"]
+__all__ = ["bundle_reader", "bundle_writer", "data_of", "filled", "fitting", "leaks_of", "plan_of", "pretrained_of", "request_hash", "shown_name", "splits_of", "upstreams_of"]
 
 VALID_SHARE = TEST_SHARE = 0.1
 EARLIER_MAX = 50
@@ -102,6 +103,17 @@ def splits_of(studio: Studio, version: DatasetVersion, seed: int) -> dict[str, E
         if len(examples) == 0:
             raise Invalid("data.split-empty", split=split, rows=len(pool))
     return parts
+
+
+def upstreams_of(studio: Studio, request: RunSelection) -> list[str]:
+    """The servers offered: texts and a key go there, perhaps inside our own network, so only an administrator may name them.
+
+    Raises:
+        Denied: `auth.denied`.
+    """
+    if request.upstreams and studio.actor is not None:
+        require(studio.actor, "secret:admin")
+    return request.upstreams
 
 
 def pretrained_of(studio: Studio, reference: str) -> Path:

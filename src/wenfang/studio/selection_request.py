@@ -42,6 +42,9 @@ class RunSelection(Request):
     objectives: list[str] = Field(["score"], description="score, or with latency, size, memory: what the front should span")
     parallel: int = Field(1, ge=1, le=64, description="fits at once, each in a process of its own; latency is always measured alone")
     pretrained: list[str] = Field(default_factory=list, description="local directories of the transformers library to try")
+    upstreams: list[str] = Field(
+        default_factory=list, description="servers of the OpenAI protocol to try, as URL#model@VARIABLE (the name of the key's variable); texts are sent there"
+    )
     checks: str | None = Field(None, description="TOML file of your own slices, robustness tests, a price; see docs/checks.md", json_schema_extra=FILE)
     teacher: str | None = Field(None, description="model version whose opinion the candidates learn from, mv_… or name:number")
     teacher_share: float = Field(0.5, ge=0, le=1, description="share of the teacher's probabilities in the targets of labelled examples")

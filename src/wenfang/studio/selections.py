@@ -18,7 +18,7 @@ from .app import Studio
 from .champions import champion_of, duel_with_champion, promote
 from .names import ProjectName, safe_name
 from .selection_checks import checks_of
-from .selection_parts import bundle_reader, bundle_writer, data_of, filled, fitting, leaks_of, plan_of, pretrained_of, request_hash, shown_name, splits_of
+from .selection_parts import bundle_reader, bundle_writer, data_of, filled, fitting, leaks_of, plan_of, pretrained_of, request_hash, shown_name, splits_of, upstreams_of
 from .selection_request import RunSelection
 from .services import deploy_version
 from .serving import store_bundle
@@ -108,6 +108,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
         outcome = select(
             splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, bundle_writer(studio, version), fit, studio.progress, bundle_reader(studio)),
             plan=plan_of(studio, request, splits["train"], checks), leaked_test_rows=leaks_of(splits), card=card, pretrained=[pretrained_of(studio, p) for p in request.pretrained],
+            upstreams=upstreams_of(studio, request),
         )  # fmt: skip
     outcome.document["teacher"] = request.teacher
     if request.teacher is not None:

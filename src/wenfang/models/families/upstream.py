@@ -15,12 +15,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import msgspec
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from wenfang.core.conversation import Generation, Message, conversation
 from wenfang.core.durable import write_file
@@ -48,7 +49,7 @@ class UpstreamHyper(Hyper):
 
     base_url: str = Field(default="", pattern=r"^(https?://[^\s/@?#]+(/[^\s@?#]*)?)?$", description="what /chat/completions and /embeddings lie under, as https://host/v1")
     model: str = Field(default="", max_length=200, description="its name there; empty: the only one")
-    api_key_variable: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*$", description="name of the environment variable that holds the key")
+    api_key_variable: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$", description="name of the environment variable that holds the key")
     timeout_s: float = Field(default=30.0, gt=0, le=600, description="for each silence")
     retries: int = Field(default=2, ge=0, le=10, description="of what may succeed later")
     concurrency: int = Field(default=4, ge=1, le=64, description="requests at once")
@@ -57,6 +58,13 @@ class UpstreamHyper(Hyper):
     instruction: str | None = Field(default=None, max_length=20_000, description="system message; {labels} stands for the labels")
     shots: int = Field(default=4, ge=0, le=64, description="training examples shown with every question")
     proxy: str | None = Field(default=None, pattern=r"^https?://[^\s/@?#]+/?$", description="address of a proxy")
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _not_ours(cls, name: str | None) -> str | None:
+        if name is not None and name.startswith("WENFANG_"):
+            raise ValueError("a key of Wenfang itself is nobody else's")
+        return name
 
 
 class Upstream(Model):
@@ -82,8 +90,12 @@ class Upstream(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """One for each server the caller offers; none otherwise: nothing leaves this machine unasked."""
-        return [UpstreamHyper(base_url=url) for url in shape.upstreams]
+        """One for each server the caller offers, as ``URL``, ``URL#model`` or ``URL#model@VARIABLE``; none otherwise: nothing leaves this machine unasked.
+
+        Raises:
+            Invalid: `upstream.bad-offer`.
+        """
+        return [_offered(offer) for offer in shape.upstreams]
 
     # ------------------------------------------------------------ fit
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:  # noqa: ARG002 nothing to stop early
@@ -287,9 +299,16 @@ class Upstream(Model):
 
     def environment(self) -> Mapping[str, str]:
         """The client library's version."""
-        import httpx
+        return {"httpx": version("httpx")}
 
-        return {"httpx": httpx.__version__}
+
+def _offered(offer: str) -> UpstreamHyper:
+    url, _, told = offer.partition("#")
+    model, _, variable = told.rpartition("@") if "@" in told else (told, "", "")
+    try:
+        return UpstreamHyper(base_url=url, model=model, api_key_variable=variable or None)
+    except ValidationError as e:
+        raise Invalid("upstream.bad-offer", field=str(e.errors(include_input=False)[0]["loc"][0])) from e
 
 
 class _understood:  # noqa: N801 read as a word: with _understood(server)
