@@ -45,7 +45,7 @@ class EnsembleHyper(Hyper):
 class Ensemble(Model):
     """Members that answer together."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "tagging"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "tagging", "matching"})
     cost_rank: ClassVar[int] = 20
     Hyper: ClassVar[type[BaseModel]] = EnsembleHyper
     hyper: EnsembleHyper
@@ -122,6 +122,8 @@ class Ensemble(Model):
             weights, self.threshold_ = choose_votes([m.predict(valid.texts) for m in self.members_], valid.spans)
             self.pool_ = Pool(weights)
             return
+        if not self.labels_:  # grades are averaged
+            return
         number = {label: i for i, label in enumerate(self.labels_)}
         rows = [i for i, label in enumerate(valid.labels) if label in number]
         known = valid.take(rows)
@@ -153,7 +155,10 @@ class Ensemble(Model):
         return classified(self.labels_, self.probabilities(texts), top_k)
 
     def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
-        """One answer for each pair, in order."""
+        """One answer for each pair, in order; grades are averaged."""
+        if texts and not self.labels_:
+            grades = np.array([[o.score or 0.0 for o in m.match(texts, texts_b)] for m in self.members_])
+            return [Output(score=round(float(g), 6)) for g in np.average(grades, axis=0, weights=self.pool_.weights)]
         return classified(self.labels_, self.probabilities(texts, texts_b), top_k) if texts else []
 
     def save(self, folder: Path) -> None:
