@@ -134,7 +134,7 @@ def main():
             shown[label] = ranks([ranker.rank(q) for q, _ in fresh], wanted)
         family = families.get("retriever")
         examples = Examples("chat", [q for q, _ in train], targets=[t for _, t in train])
-        grid = [{}, {"itself": 0.0}, {"neighbours": 128}, {"turns": 1}, {"prior": 0.0}, {"long_weight": 1.0}] if "--all" in sys.argv else [{}]
+        grid = [{}, {"itself": 0.0}, {"neighbours": 32}, {"turns": 1}, {"prior": 0.0}, {"prior": 1.0}, {"long_weight": 0.5}] if "--all" in sys.argv else [{}]
         for hyper in grid:
             start = time.process_time()
             model = family(family.Hyper.model_validate({"floor": 0.0, **hyper}), task="chat").fit(examples)

@@ -55,13 +55,13 @@ class RetrieverHyper(Hyper):
 
     dimension: int = Field(384, ge=2, le=4096, description="numbers of a vector")
     ngram_max: int = Field(2, ge=1, le=5, description="longest character n-gram")
-    long_weight: float = Field(0.5, gt=0, le=2, description="weight of a two-character gram against a single one")
+    long_weight: float = Field(1.0, gt=0, le=2, description="weight of a two-character gram against a single one")
     turns: int = Field(3, ge=1, le=16, description="messages of a conversation that are read, the last ones")
     fading: float = Field(0.4, ge=0, le=1, description="weight of a message against the one after it")
-    neighbours: int = Field(32, ge=1, le=1024, description="learned conversations that vote")
+    neighbours: int = Field(128, ge=1, le=1024, description="learned conversations that vote")
     sharpness: float = Field(20.0, gt=0, le=200, description="how much more the nearer ones count")
     itself: float = Field(0.2, ge=0, le=2, description="weight of the likeness of a reply itself to what was said")
-    prior: float = Field(0.1, ge=0, le=2, description="weight of how often a reply was given (logarithm)")
+    prior: float = Field(0.6, ge=0, le=2, description="weight of how often a reply was given (logarithm)")
     library_max: int = Field(50_000, ge=2, le=1_000_000, description="replies kept, the most frequent ones")
     caution: float = Field(0.02, ge=0, lt=1, description="share of right replies that may be held back so that doubtful ones are; 0: none")
     precision: float = Field(0.0, ge=0, le=1, description="of replies that are shown, the share that must be right; 0: no demand")
@@ -87,14 +87,14 @@ class Retriever(Model):
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:  # noqa: ARG003 the same for every shape
         """Other weights around one guess."""
         guess = RetrieverHyper()  # pyright: ignore[reportCallIssue]
-        return [guess, guess.model_copy(update={"itself": 0.0}), guess.model_copy(update={"turns": 1}), guess.model_copy(update={"ngram_max": 3, "long_weight": 0.7})]
+        return [guess, guess.model_copy(update={"itself": 0.0}), guess.model_copy(update={"prior": 0.1}), guess.model_copy(update={"turns": 1})]
 
     @classmethod
     def space(cls, shape: DataShape) -> Space:  # noqa: ARG003 the same for every shape
         """How much of the conversation counts, and who votes."""
         return {
-            "turns": Integer(1, 6), "fading": Float(0.1, 0.9), "neighbours": Integer(4, 128, log=True), "sharpness": Float(5.0, 50.0, log=True), "itself": Float(0.0, 0.6),
-            "prior": Float(0.0, 0.5), "ngram_max": Integer(1, 3), "dimension": Choice((256, 384, 512)),
+            "turns": Integer(1, 6), "fading": Float(0.1, 0.9), "neighbours": Integer(8, 512, log=True), "sharpness": Float(5.0, 50.0, log=True), "itself": Float(0.0, 0.6),
+            "prior": Float(0.0, 1.5), "ngram_max": Integer(1, 3), "dimension": Choice((256, 384, 512)),
         }  # fmt: skip
 
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
