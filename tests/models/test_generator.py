@@ -193,3 +193,8 @@ def test_a_damaged_file_is_named(model, tmp_path):
     (tmp_path / "writer.safetensors").write_bytes(b"{}")
     with pytest.raises(Broken, match=r"model\.damaged"):
         Generator.load(tmp_path, task="generation", hyper=model.hyper, labels=[])
+
+
+def test_little_training_does_not_make_it_silent():
+    model = Generator(Generator.Hyper(**{**SMALL, "epochs": 0.05}), task="generation").fit(Examples("generation", ["天"] * 60, targets=["地"] * 60))
+    assert all(o.text for o in model.predict(["天", "", "玄黄"]))

@@ -31,6 +31,8 @@ class Habits:
     beams: int = 1
     repetition_penalty: float = 1.0
     no_repeat: int = 0
+    min_tokens: int = 1
+    """An empty answer is none: little training makes the end the likeliest first token."""
 
 
 def rules_of(asked: Generation, habits: Habits, speech: Speech, *, room: int) -> Rules:
@@ -50,7 +52,7 @@ def rules_of(asked: Generation, habits: Habits, speech: Speech, *, room: int) ->
     return Rules(
         speech,
         max_tokens=max_tokens,
-        min_tokens=min(asked.min_tokens, max_tokens),
+        min_tokens=min(max(asked.min_tokens, habits.min_tokens), max_tokens),
         temperature=habits.temperature if asked.temperature is None else asked.temperature,
         top_k=asked.top_k,
         top_p=asked.top_p,
