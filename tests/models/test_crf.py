@@ -12,7 +12,7 @@ import pytest
 
 from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Alternative, Examples, Span
-from wenfang.models import Curve, contexts, families, lexicon, tagger
+from wenfang.models import Curve, contexts, families, lexicon, tagger, topics
 from wenfang.models.places import Places
 from wenfang.models.spans import span_f1
 from wenfang.models.tags import TagSet
@@ -48,13 +48,14 @@ def f1(model, data):
 
 @pytest.fixture(scope="module")
 def model():
-    return Crf(task="tagging").fit(letters())
+    return Crf(Crf.Hyper(topics=True), task="tagging").fit(letters())
 
 
 @pytest.mark.parametrize(
     "hyper",
     [
         {},
+        {"runs": 2},
         {"algorithm": "lbfgs"},
         {"algorithm": "lbfgs", "passes": 0},
         {"algorithm": "perceptron"},
@@ -186,7 +187,7 @@ def test_a_hundred_thousand_characters(model):
 def test_without_numba_the_answers_are_equal(model, monkeypatch):
     texts = [*letters(150, 7).texts, "", "天" * 3000, "\0\ud800😀"]
     with_numba = model.predict(texts)
-    for module in (tagger, contexts, lexicon):
+    for module in (tagger, contexts, lexicon, topics):
         monkeypatch.setattr(module, "available", lambda: False)
     assert model.predict(texts) == with_numba
     assert [model.predict([t])[0] for t in texts] == with_numba
@@ -195,6 +196,20 @@ def test_without_numba_the_answers_are_equal(model, monkeypatch):
 def test_spans_that_do_not_fit_are_refused():
     with pytest.raises(Invalid, match=r"model\.bad-span"):
         Crf(task="tagging").fit(Examples("tagging", ["天地"], spans=[(Span(0, 3, "x"),)]))
+
+
+def test_runs_are_averaged_and_repeat_to_the_bit():
+    def fitted(**more):
+        return Crf(Crf.Hyper(passes=2, c1=0.0, clusters=False, lexicon=False, **more), task="tagging", seed=3).fit(letters(40))
+
+    one, three, again = fitted(), fitted(runs=3), fitted(runs=3)
+    assert np.array_equal(three.tagger_.weights, again.tagger_.weights)
+    assert len(three.tagger_.weights) >= len(one.tagger_.weights)  # what no run heard has no weight
+    assert not np.array_equal(three.tagger_.transitions, one.tagger_.transitions)
+    curve = Curve()
+    Crf(Crf.Hyper(passes=4, runs=2), task="tagging").fit(letters(40), letters(10, 1), curve)
+    assert [s.step for s in curve.steps] == list(range(1, 9))
+    assert [s.valid_score is None for s in curve.steps] == [False] * 4 + [True, True, False, False]
 
 
 def test_time_over_stops_early():

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenfang.core.examples import Span
+from wenfang.models import topics
 from wenfang.models.clusters import Clusters
 from wenfang.models.contexts import CHARACTERS, WORDS, Contexts
 from wenfang.models.lexicon import Lexicon, Terms, listed
@@ -25,6 +26,7 @@ def test_words_stand_alone_and_blanks_are_no_places():
     assert words_of("") == words_of("  \t") == []
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, max_size=6), st.sampled_from(["character", "word"]))
 def test_every_inked_character_belongs_to_one_place(texts, unit):
     places = Places(texts, unit)
@@ -37,6 +39,7 @@ def test_every_inked_character_belongs_to_one_place(texts, unit):
         assert all(text[c].isspace() or text[c] < " " or "\x7f" <= text[c] <= "\xa0" for c in gaps)
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=6), st.sampled_from(["character", "word"]))
 def test_a_text_reads_the_same_alone_and_in_a_batch(texts, unit):
     recipe = WORDS if unit == "word" else CHARACTERS
@@ -122,11 +125,37 @@ def test_topics_are_learned_from_the_other_texts():
     places = Places(["球赛"] * 20 + ["股票"] * 20 + ["电影"], "character")
     present = np.zeros((41, 3), bool)
     present[:20, 0] = present[20:40, 1] = present[40, 2] = True
-    topics, learned = Topics.learn(places, present)
+    whole, learned = Topics.learn(places, present)
     assert set(learned["topic"][:40].tolist()) == {0}
     assert set(learned["topic"][40:80].tolist()) == {1}
     assert learned["topic"][80] != 2  # the only text that says so may not hear itself
-    assert topics.channels(Places(["看球赛", "", "电影"], "character"))["topic"].tolist() == [0, 0, 0, 2, 2]
+    assert whole.channels(Places(["看球赛", "", "电影"], "character"))["topic"].tolist() == [0, 0, 0, 2, 2]
+
+
+@settings(deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=6), st.lists(TEXT, max_size=6), st.sampled_from(["character", "word"]))
+def test_topics_are_read_alike_without_compiled_loops(taught, texts, unit):
+    present = np.random.default_rng(0).random((len(taught), 3)) < 0.5
+    learned, places = Topics.learn(Places(taught, unit), present)[0], Places([*texts, *taught, ""], unit)
+    fast = learned.channels(places)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topics, "available", lambda: False)
+        slow = learned.channels(places)
+    assert all(np.array_equal(fast[name], slow[name]) for name in ("topic", "topics"))
+
+
+def test_readings_without_weights_are_left_out():
+    places, none = Places(["天地玄黄"] * 3, "character"), {}
+    before = Contexts(CHARACTERS).count(places, none, min_count=1, size_max=1000)
+    weights = np.zeros((len(before), 2), np.float16)
+    spoken = before.windows(places, none).rows[1, [0, 3, 7]]
+    weights[spoken] = [[1, 2], [3, 4], [5, 6]]
+    after, kept = before.heard(weights)
+    assert len(after) == len(kept) < len(before)
+    new = Places(["地玄黄天地"], "character")
+    sums = [w[c.windows(new, none).rows].sum(axis=1) for c, w in ((before, weights), (after, kept))]
+    assert np.array_equal(*sums)
+    assert sums[0].any()
 
 
 def test_forms_in_like_company_stand_in_one_cluster():

@@ -51,32 +51,38 @@ class Chain:
         self.weights: F32 = np.zeros((rows, len(layout.tags)), np.float32)
         self.transitions: F32 = np.zeros((len(layout.tags), len(layout.tags)), np.float32)
 
-    def stochastic(self, passes: int, *, rate: float, c1: float, c2: float, dropout: float, seed: int, curve: Curve, score: Score) -> None:
+    def stochastic(self, passes: int, *, runs: int = 1, rate: float, c1: float, c2: float, dropout: float, seed: int, curve: Curve, score: Score) -> None:
         """AdaGrad, one step a sentence, ``passes`` times over all sentences in shuffled order; the weights of the later half are averaged.
 
-        With ``dropout`` each place hears only some of its rows while it learns, so that no few of them carry everything.
+        With ``dropout`` each place hears only some of its rows while it learns, so that no few of them carry everything. Several ``runs``
+        begin anew in other orders; the average goes over all of them.
         Source: Duchi, Hazan & Singer, 2011; Wang, Wang, Wager, Liang & Manning, Feature Noising for Log-linear Structured Prediction, 2013.
         """
         rng, w = np.random.default_rng(seed), self.windows
         n, lay, silent = len(w.starts) - 1, self.layout, np.float32(1 - dropout)
         share = (1.0 / np.maximum(1, np.bincount(w.rows.ravel(), minlength=len(self.weights)))).astype(np.float32)
-        squares, transition_squares = np.full_like(self.weights, 1e-2), np.full_like(self.transitions, 1e-2)
-        weights, transitions = self.weights.copy(), self.transitions.copy()
-        for done in range(passes):
-            order, loss = rng.permutation(n), 0.0
-            for at in range(0, n, _SLICE):
-                loss += chain.adagrad(
-                    w.rows, w.starts, self.tags, order[at : at + _SLICE], self.worth, weights, transitions, lay.legal, lay.edges, lay.before,
-                    squares, transition_squares, share, rate, c1, c2, dropout, int(rng.integers(1, 1 << 62)),
-                )  # fmt: skip
-                if curve.late():
-                    if done == 0:
-                        self.weights, self.transitions = weights * silent, transitions
-                    return
-            newest = np.float32(1.0 / max(1, done - passes // 2 + 1))  # its share of the average
-            self.weights += (weights * silent - self.weights) * newest
-            self.transitions += (transitions - self.transitions) * newest
-            curve.point(done + 1, loss=float(loss) / n, valid_score=score(self.weights, self.transitions))
+        averaged = 0
+        for run in range(runs):
+            squares, transition_squares = np.full_like(self.weights, 1e-2), np.full_like(self.transitions, 1e-2)
+            weights, transitions = np.zeros_like(self.weights), np.zeros_like(self.transitions)
+            for done in range(passes):
+                order, loss = rng.permutation(n), 0.0
+                for at in range(0, n, _SLICE):
+                    loss += chain.adagrad(
+                        w.rows, w.starts, self.tags, order[at : at + _SLICE], self.worth, weights, transitions, lay.legal, lay.edges, lay.before,
+                        squares, transition_squares, share, rate, c1, c2, dropout, int(rng.integers(1, 1 << 62)),
+                    )  # fmt: skip
+                    if curve.late():
+                        if run == done == 0:
+                            self.weights, self.transitions = weights * silent, transitions
+                        return
+                settled = done >= passes // 2
+                averaged += settled
+                if settled or run == 0:
+                    newest = np.float32(1.0 / max(1, averaged))  # its share of the average
+                    self.weights += (weights * silent - self.weights) * newest
+                    self.transitions += (transitions - self.transitions) * newest
+                curve.point(run * passes + done + 1, loss=float(loss) / n, valid_score=score(self.weights, self.transitions) if settled or run == 0 else None)
 
     def perceptron(self, passes: int, *, seed: int, curve: Curve, score: Score) -> None:
         """Averaged perceptron: only wrong paths teach."""

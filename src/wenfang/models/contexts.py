@@ -148,6 +148,18 @@ class Contexts:
                 return kept
             least += 1
 
+    def heard(self, weights: npt.NDArray[np.float16]) -> tuple[Contexts, npt.NDArray[np.float16]]:
+        """The same templates with only the readings that some template gives a weight, and their weights: what answers alike and holds less.
+
+        Args:
+            weights: shape (len(self), L).
+        """
+        kept = [np.zeros(len(index), np.bool_) for index in self.known]
+        for (kind, _), a, b in zip(self._where, self.first[:-1].tolist(), self.first[1:].tolist(), strict=True):
+            kept[kind] |= weights[a:b].any(axis=1)
+        rows = np.concatenate([[True], *(kept[kind] for kind, _ in self._where)])
+        return Contexts(self.templates, [index.keys[on] for index, on in zip(self.known, kept, strict=True)]), weights[rows]
+
     def windows(self, places: Places, learned: Mapping[str, U64]) -> Windows:
         """The rows that speak at each place.
 

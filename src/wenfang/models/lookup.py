@@ -10,17 +10,23 @@ import numpy.typing as npt
 
 from .jit import jit
 
-__all__ = ["find", "mark", "spread"]
+__all__ = ["find", "mark", "speak", "spread"]
 
 U64 = npt.NDArray[np.uint64]
 I32 = npt.NDArray[np.int32]
+F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 
 @jit
 def _onward(key: np.uint64, value: np.uint64) -> np.uint64:  # pragma: no cover compiled
     """One more value into a hash: ``features.mix`` of the key plus a step."""
-    key += np.uint64(0x9E3779B97F4A7C15) * (value + np.uint64(1))
+    return _mix(key + np.uint64(0x9E3779B97F4A7C15) * (value + np.uint64(1)))
+
+
+@jit
+def _mix(key: np.uint64) -> np.uint64:  # pragma: no cover compiled
+    """As in ``features``."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return key ^ (key >> np.uint64(31))
@@ -91,3 +97,31 @@ def mark(
                         covered[at], deep[at] = m + 1, o
                         spot = 3 if m == 0 else 0 if o == 0 else 2 if o == m else 1
                         marks[at] = np.uint64(1 + spot + 4 * kinds[term])
+
+
+@jit
+def speak(form: U64, starts: I64, keys: U64, first: I32, shift: np.uint64, table: F64, said: F64, sizes: I64) -> None:  # pragma: no cover compiled
+    """What the forms and pairs of each text, each counted once, say of its labels together, as ``Topics`` has it.
+
+    Shapes and meanings:
+        form: shape (N,); ``starts`` are those of the texts.
+        keys: known forms and pairs, an index.
+        table: what each says, shape (V + 1, L).
+        said: filled with sums, shape (B, L); ``sizes`` with how many spoke, shape (B,).
+    """
+    last = np.full(len(keys), -1, np.int64)
+    for s in range(len(starts) - 1):
+        before = np.uint64(0)
+        for p in range(starts[s], starts[s + 1]):
+            here = _mix(form[p])
+            for pair in range(2):
+                if pair and p == starts[s]:
+                    continue
+                key = _mix(before + np.uint64(0x9E3779B97F4A7C15) * form[p]) if pair else here
+                row = _row(key, keys, first, shift)
+                if row >= 0 and last[row] != s:
+                    last[row] = s
+                    sizes[s] += 1
+                    for j in range(said.shape[1]):
+                        said[s, j] += table[row, j]
+            before = here

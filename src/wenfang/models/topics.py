@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .features import U64, GramIndex, mix
+from .jit import available
 from .places import Places
 
 __all__ = ["Topics"]
@@ -23,6 +24,8 @@ _FORMS = 1200
 """Forms and pairs that are read, the most frequent ones."""
 _RIDGE = 1.0
 _BLOCK = 4096
+_GRAIN = float(1 << 24)
+"""Parts of one to which weights are rounded: their sums are then exact, whatever the order."""
 
 
 def _grams(places: Places) -> tuple[U64, I64]:
@@ -50,6 +53,7 @@ class Topics:
     def __init__(self, keys: U64, table: F32) -> None:
         self.keys, self.table = keys, table
         self._index = GramIndex(keys)
+        self._wide = np.round(table.astype(np.float64) * _GRAIN) / _GRAIN
 
     @classmethod
     def learn(cls, places: Places, present: npt.NDArray[np.bool_]) -> tuple[Topics, dict[str, U64]]:
@@ -89,18 +93,24 @@ class Topics:
     def channels(self, places: Places) -> dict[str, U64]:
         """``topic``: the likeliest label of the text at each of its places; ``topics``: the likeliest two.
 
-        Cost: about 0.3 microseconds per place.
+        Cost: about 0.03 microseconds per place with numba.
         """
-        keys, owner = _grams(places)
-        row = self._index.rows(keys)
-        owner, row = owner[row >= 0], row[row >= 0]
-        B, L = len(places.starts) - 1, self.table.shape[1]
-        said = np.zeros((B, L))
-        wide = self.table.astype(np.float64)
-        for label in range(L):  # bincount adds in order, so a text is read alike alone and among others
-            said[:, label] = np.bincount(owner, wide[row, label], B)
-        sizes = np.sqrt(np.maximum(1.0, np.bincount(owner, minlength=B)))
-        return _channels((said / sizes[:, None] + wide[-1]).astype(np.float32), places)
+        B = len(places.starts) - 1
+        said, sizes = np.zeros((B, self.table.shape[1])), np.zeros(B, np.int64)
+        if available():
+            from .lookup import speak
+
+            index = self._index
+            if len(index):
+                speak(places.channel("form"), places.starts, index.keys, index.first, index.shift, self._wide, said, sizes)
+        else:
+            keys, owner = _grams(places)
+            row = self._index.rows(keys)
+            owner, row = owner[row >= 0], row[row >= 0]
+            sizes = np.bincount(owner, minlength=B)
+            for label in range(said.shape[1]):
+                said[:, label] = np.bincount(owner, self._wide[row, label], B)
+        return _channels((said / np.sqrt(np.maximum(1, sizes))[:, None] + self._wide[-1]).astype(np.float32), places)
 
 
 def _channels(said: F32, places: Places) -> dict[str, U64]:

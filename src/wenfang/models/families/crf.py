@@ -39,6 +39,8 @@ F32 = npt.NDArray[np.float32]
 _CELLS_MAX = 16_000_000
 """Weights a model may hold: 32 MB in a bundle, below 1 GB while it learns."""
 _BLOCK_CHARS = 1 << 14
+_RUNS_CHEAP = 1_600_000
+"""Characters times labels up to which three runs take some ten CPU-seconds: their average hangs less on the seed than one run does."""
 _FORMAT = {"keys": (np.uint64, 1), "sizes": (np.int64, 1), "weights": (np.float16, 2), "transitions": (np.float32, 2), "tags": (np.int64, 1), "word": (np.uint8, 1), **FORMAT}
 
 
@@ -49,6 +51,7 @@ class CrfHyper(Hyper):
     c1: float = Field(default=0.05, ge=0, description="weight of the sum of absolute weights")
     c2: float = Field(default=0.05, ge=0, description="weight of the sum of squared weights")
     passes: int = Field(default=8, ge=0, le=200, description="stochastic or perceptron passes")
+    runs: int = Field(default=1, ge=1, le=20, description="times that the stochastic passes begin anew, in other orders; the weights of all are averaged")
     rate: float = Field(default=0.1, gt=0, description="step of the stochastic passes")
     dropout: float = Field(default=0.4, ge=0, lt=1, description="share of templates that stay silent at each place of a stochastic visit")
     iterations: int = Field(default=40, ge=0, le=1000, description="quasi-Newton iterations")
@@ -79,16 +82,15 @@ class Crf(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """The whole recipe, then without topics (which answers half as fast again), then spread over its strength, its parts and the way of learning."""
+        """The whole recipe, then without topics, then learned to the end, then with more silence, then forms and shapes alone."""
         least = 1 if shape.rows < 20_000 else 2
+        runs = 3 if shape.rows * shape.length_mean * shape.labels <= _RUNS_CHEAP else 1
         return [
-            CrfHyper(min_count=least, topics=True),
-            CrfHyper(min_count=least, topics=False),
-            CrfHyper(min_count=least, topics=True, dropout=0.5, passes=12),
-            CrfHyper(min_count=least, algorithm="lbfgs", passes=4, dropout=0.2, c1=0.1, c2=0.05),
-            CrfHyper(min_count=least, clusters=False, topics=False),
-            CrfHyper(min_count=least, lexicon=False, clusters=False, topics=False, algorithm="lbfgs", passes=3, dropout=0.0),
-            CrfHyper(min_count=least, algorithm="perceptron", passes=12),
+            CrfHyper(min_count=least, topics=True, runs=runs),
+            CrfHyper(min_count=least, topics=False, runs=runs),
+            CrfHyper(min_count=least, topics=False, algorithm="lbfgs", passes=3, dropout=0.0),
+            CrfHyper(min_count=least, topics=True, runs=runs, dropout=0.5, passes=12),
+            CrfHyper(min_count=least, lexicon=False, clusters=False, topics=False, runs=runs),
         ]
 
     @classmethod
@@ -128,8 +130,8 @@ class Crf(Model):
         worth = np.array(train.weights, np.float64) if train.weights else None
         chain = Chain(contexts.windows(places, learned), layout.place_of(len(tag_set))[tags], rows=len(contexts), layout=layout, worth=worth)
 
-        def tagger(weights: F32, transitions: F32) -> Tagger:
-            return Tagger(contexts, hints, layout, unit=unit, labels=self.labels_, weights=weights.astype(np.float16), transitions=transitions.copy())
+        def tagger(weights: npt.NDArray[np.floating], transitions: F32) -> Tagger:
+            return Tagger(contexts, hints, layout, unit=unit, labels=self.labels_, weights=weights.astype(np.float16, copy=False), transitions=transitions.copy())
 
         def score(weights: F32, transitions: F32) -> float | None:
             if valid is None or not len(valid):
@@ -140,10 +142,11 @@ class Crf(Model):
         if h.algorithm == "perceptron":
             chain.perceptron(h.passes, seed=self.seed, curve=curve, score=score)
         else:
-            chain.stochastic(h.passes, rate=h.rate, c1=h.c1, c2=h.c2, dropout=h.dropout, seed=self.seed, curve=curve, score=score)
+            chain.stochastic(h.passes, runs=h.runs, rate=h.rate, c1=h.c1, c2=h.c2, dropout=h.dropout, seed=self.seed, curve=curve, score=score)
             if h.algorithm == "lbfgs" and not curve.late():
-                chain.quasi_newton(h.iterations, c1=h.c1, c2=h.c2, curve=curve, score=score, done=h.passes)
-        self.tagger_ = tagger(chain.weights, chain.transitions)
+                chain.quasi_newton(h.iterations, c1=h.c1, c2=h.c2, curve=curve, score=score, done=h.passes * h.runs)
+        contexts, kept = contexts.heard(chain.weights.astype(np.float16))
+        self.tagger_ = tagger(kept, chain.transitions)
         return self
 
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
