@@ -167,3 +167,11 @@ def test_our_own_pretrained_directory_is_a_start(tmp_path):
     assert torch.equal(network.head.weight[:, :32], torch.eye(32))
     model = Encoder(hyper, task="embedding").fit(Examples("embedding", train))
     assert np.allclose(np.linalg.norm(vectors(model, train[:3]), axis=1), 1, atol=1e-5)
+
+
+def test_probabilities_are_honest_without_a_valid_set():
+    """Labels that nothing explains: no pair may be called sure."""
+    rng = random.Random(7)
+    texts, others = (["".join(rng.sample("天地玄黄宇宙洪荒日月盈昃", 5)) for _ in range(400)] for _ in range(2))
+    model = Encoder(Encoder.Hyper(min_count=1), task="matching").fit(Examples("matching", texts[:300], [rng.choice("ab") for _ in range(300)], texts_b=others[:300]))
+    assert np.mean([a.score for a in model.match(texts[300:], others[300:])]) < 0.65

@@ -39,6 +39,8 @@ __all__ = ["Encoder", "EncoderHyper"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+LEAST_SPLIT = 50
+"""Pairs from which on a fifth is kept apart for the probabilities when there is no valid set."""
 ALIKE = 0.6
 """Grade from which a pair says the same."""
 CURVE = {"mean": (np.float64, 1), "spread": (np.float64, 1), "weights": (np.float64, 2), "bias": (np.float64, 1)}
@@ -141,12 +143,16 @@ class Encoder(Model):
         labels = trainable_labels(train)
         self.labels_ = labels if self.task == "matching" else []
         valid = valid if valid is not None and len(valid) and (valid.grades or valid.labels) and valid.texts_b else None
+        judged = valid
+        if self.task == "matching" and valid is None and len(train) >= LEAST_SPLIT:  # vectors know the pairs they learned from: probabilities need others
+            order = np.random.default_rng(self.seed).permutation(len(train)).tolist()
+            judged, train = train.take(order[: len(train) // 5]), train.take(order[len(train) // 5 :])
         if self.hyper.kind == "neural":
             self._fit_network(train, valid, curve)
         else:
             self._fit_latent(train, curve)
         if self.task == "matching":
-            self._fit_curve(train, valid)
+            self._fit_curve(train, judged)
         return self
 
     def _fit_latent(self, train: Examples, curve: Curve) -> None:
@@ -177,7 +183,7 @@ class Encoder(Model):
         self.tokens_, self.size_, self.onnx_, self.int8_, self.found_ = learned.tokens, learned.size, learned.onnx, learned.int8, learned.found
 
     def _fit_curve(self, train: Examples, valid: Examples | None) -> None:
-        """From cosine to probability: on valid where there is one, for vectors know the pairs they learned from."""
+        """From cosine to probability, on pairs that the vectors did not learn from where there are such."""
         from wenfang.models.soft_targets import Design, learn
 
         known = set(self.labels_)
