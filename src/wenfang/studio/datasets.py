@@ -14,7 +14,7 @@ from wenfang.core.records import Dataset, DatasetVersion, Task, Upload
 from .app import Studio
 from .names import Name, ProjectName, check_project, local_path, safe_name
 
-__all__ = ["ImportDataset", "import_version"]
+__all__ = ["ImportDataset", "imported"]
 
 FILE: dict[str, Any] = {"file": True}
 """Marks a field that names a file: a remote client uploads it and sends ``upload:…`` instead."""
@@ -133,6 +133,13 @@ def import_version(studio: Studio, request: ImportDataset) -> Imported:
         id=version.id, dataset=name, number=version.number, task=version.task, rows=version.rows, labels=len(version.labels), content_hash=version.content_hash,
         reused=reused, guessed=got.guessed, warnings=got.warnings, card=got.card_document,
     )  # fmt: skip
+
+
+def imported(studio: Studio, request: ImportDataset) -> tuple[DatasetVersion, Imported]:
+    """``import_version`` with the record itself, which is not yet in the tables while the operation runs."""
+    answer = import_version(studio, request)
+    put = (r for r in studio.changes.puts if isinstance(r, DatasetVersion) and r.id == answer.id)
+    return next(put, None) or studio.get(DatasetVersion, answer.id), answer
 
 
 @operation("dataset.import", permission="dataset:write", http="POST /api/v1/datasets/import", long=True)

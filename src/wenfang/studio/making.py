@@ -15,7 +15,7 @@ from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.records import DatasetVersion, ModelVersion
 
 from .app import Studio
-from .datasets import FILE
+from .datasets import FILE, ImportDataset, imported
 from .names import Name, ProjectName
 from .selections import RunSelection, Verdict, run_selection
 from .services import find_version
@@ -169,14 +169,10 @@ def _labelled(studio: Studio, request: Combine, like: ModelVersion) -> Any:
     """The examples to weigh on."""
     from wenfang.data.version import load_examples
 
-    from .datasets import ImportDataset, import_version
-
     if request.valid.startswith("dv_"):
         version = studio.get(DatasetVersion, request.valid)
         return load_examples(version.manifest, studio.blobs, "valid" if "valid" in version.rows else None)
-    got = import_version(
+    version, _ = imported(
         studio, ImportDataset.model_validate({"train": request.valid, "task": like.task, "text": request.text, "label": request.label, "project": request.project})
     )
-    put = next((r for r in studio.changes.puts if r.id == got.id), None)
-    version = put if isinstance(put, DatasetVersion) else studio.get(DatasetVersion, got.id)
     return load_examples(version.manifest, studio.blobs)

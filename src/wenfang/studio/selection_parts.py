@@ -16,7 +16,7 @@ from wenfang.core.records import DatasetVersion, Selection
 from wenfang.guard.roles import require
 
 from .app import Studio
-from .datasets import ImportDataset, import_version
+from .datasets import ImportDataset, imported
 from .selection_request import RunSelection
 
 __all__ = ["bundle_reader", "bundle_writer", "data_of", "filled", "fitting", "leaks_of", "plan_of", "pretrained_of", "request_hash", "shown_name", "splits_of", "upstreams_of"]
@@ -74,11 +74,9 @@ def data_of(studio: Studio, request: RunSelection) -> tuple[DatasetVersion, dict
         version = studio.get(DatasetVersion, request.train)
         return version, json.loads(studio.blobs.get(version.card)), []
     fields = {k: getattr(request, k) for k in ImportDataset.model_fields if hasattr(request, k)}
-    got = import_version(studio, ImportDataset(**fields))
-    for key, value in {**got.guessed}.items():
+    version, got = imported(studio, ImportDataset(**fields))
+    for key, value in got.guessed.items():
         studio.progress.note("run.guessed", what=key, value=value)
-    put = next((r for r in studio.changes.puts if r.id == got.id), None)
-    version = put if isinstance(put, DatasetVersion) else studio.get(DatasetVersion, got.id)
     return version, got.card, got.warnings
 
 

@@ -9,7 +9,7 @@ from wenfang.core.examples import Examples
 from wenfang.core.records import DatasetVersion, ModelVersion
 
 from .app import Studio
-from .datasets import ImportDataset, import_version
+from .datasets import ImportDataset, imported
 from .services import find_version
 from .serving import unpack_bundle
 
@@ -23,9 +23,8 @@ def raw_versions(studio: Studio, references: Sequence[str], *, text: str | None,
         if reference.startswith("dv_"):
             found.append(studio.get(DatasetVersion, reference))
             continue
-        got = import_version(studio, ImportDataset.model_validate({"train": reference, "task": "embedding", "text": text, "project": project}))
-        put = next((r for r in studio.changes.puts if r.id == got.id), None)
-        found.append(put if isinstance(put, DatasetVersion) else studio.get(DatasetVersion, got.id))
+        version, _ = imported(studio, ImportDataset.model_validate({"train": reference, "task": "embedding", "text": text, "project": project}))
+        found.append(version)
     return found
 
 

@@ -23,11 +23,12 @@ from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
 from wenfang.models.neural.network import Network
 from wenfang.models.neural.pretrained import OFFLINE, describe
+from wenfang.models.neural.torch_state import torch_state
 
 from .sequences import Row
 from .served import GraphSteps, PretrainedWriter
 from .subwords import Subwords
-from .training import found_of, torch_state, train_rows
+from .training import found_of, train_rows
 
 __all__ = ["fit_pretrained"]
 

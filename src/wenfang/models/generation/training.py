@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from wenfang.models.neural.checkpoints import Checkpoints, DamagedCheckpoint, fi
 from wenfang.models.neural.loop import Fitted, Plan, Trainer, to_tensors
 from wenfang.models.neural.network import Network
 from wenfang.models.neural.precision import device, precision_of
+from wenfang.models.neural.torch_state import torch_state
 
 from .alphabet import Alphabet
 from .network import Writer
@@ -179,16 +179,3 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         score_tokens=score_tokens,
         seed=seed,
     )
-
-
-@contextmanager
-def torch_state(seed: int, threads: int) -> Generator[None]:
-    """Torch's process-wide seed and threads, put back afterwards."""
-    before, state = torch.get_num_threads(), torch.random.get_rng_state()
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.random.set_rng_state(state)
