@@ -41,7 +41,17 @@ def test_nothing_is_offered_unasked():
     assert one.base_url == "http://127.0.0.1:1/v1"
     (one,) = family.candidates(DataShape("chat", 10, 0, 5, 9, upstreams=("https://host/v1#org/model:7b@THE_API_KEY",)))
     assert (one.base_url, one.model, one.api_key_variable) == ("https://host/v1", "org/model:7b", "THE_API_KEY")
-    for wrong in ("host", "https://host/v1#m@sk-123", "https://host/v1#m@HOME", "https://host/v1#m@WENFANG_API_KEY"):
+    (one,) = family.candidates(DataShape("chat", 10, 0, 5, 9, upstreams=("https://host/v1#m@THE_API_KEY=2/8.5",)))
+    assert (one.model, one.api_key_variable, one.price_in, one.price_out) == ("m", "THE_API_KEY", 2.0, 8.5)
+    for wrong in (
+        "host",
+        "https://host/v1#m=-1",
+        "https://host/v1#m=inf",
+        "https://host/v1#m=dear",
+        "https://host/v1#m@sk-123",
+        "https://host/v1#m@HOME",
+        "https://host/v1#m@WENFANG_API_KEY",
+    ):
         with pytest.raises(Invalid, match=r"upstream\.bad-offer"):
             family.candidates(DataShape("chat", 10, 0, 5, 9, upstreams=(wrong,)))
     with pytest.raises(Invalid, match=r"upstream\.no-url"):
@@ -114,6 +124,24 @@ def test_writing_and_talking(server):
     with pytest.raises(Cancelled):
         chat.generate(["abc"], [Generation()], emit=stop)
     closed(chat)
+
+
+def test_what_it_charges_is_tokens_times_prices(server, tmp_path):
+    model = made(server, "generation", shots=0, price_in=2.0, price_out=10.0).fit(Examples("generation", ["abc"], targets=["cba"]))
+    assert model.charge_per_million() is None  # the check of fit is shorter than a real answer
+    model.predict(["abcd", "ab"])
+    assert model.charge_per_million() == 7 * 2.0 + 3 * 10.0  # the server tells 7 tokens for every question, one for each character it writes
+    model.save(tmp_path)
+    assert type(model).load(tmp_path, task="generation", hyper=model.hyper, labels=[]).charge_per_million() == 44.0
+    closed(model)
+    vectors = made(server, "embedding", price_in=2.0)
+    vectors.predict(["a", "abc"])
+    assert vectors.charge_per_million() == 2 * 2.0  # no tokens told: characters
+    closed(vectors)
+    free = made(server, "embedding")
+    free.predict(["a"])
+    assert free.charge_per_million() is None
+    closed(free)
 
 
 def test_vectors(server):

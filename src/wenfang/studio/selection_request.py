@@ -43,7 +43,8 @@ class RunSelection(Request):
     parallel: int = Field(1, ge=1, le=64, description="fits at once, each in a process of its own; latency is always measured alone")
     pretrained: list[str] = Field(default_factory=list, description="local directories of the transformers library to try")
     upstreams: list[str] = Field(
-        default_factory=list, description="servers of the OpenAI protocol to try, as URL#model@VARIABLE (the name of the key's variable); texts are sent there"
+        default_factory=list,
+        description="servers of the OpenAI protocol to try, as URL#model@VARIABLE=IN/OUT (the name of the key's variable, prices of a million tokens); texts are sent there",
     )
     checks: str | None = Field(None, description="TOML file of your own slices, robustness tests, a price; see docs/checks.md", json_schema_extra=FILE)
     teacher: str | None = Field(None, description="model version whose opinion the candidates learn from, mv_… or name:number")

@@ -198,7 +198,7 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--family", "families"], multiple=True, help="only this family; may be repeated"),
     click.Option(["--objective"], help="score, or a front such as score,latency"),
     click.Option(["--parallel"], type=click.IntRange(1, 64), help="fits at once"),
-    click.Option(["--upstream", "upstreams"], multiple=True, help="server of the OpenAI protocol to try, as URL#model@VARIABLE; may be repeated"),
+    click.Option(["--upstream", "upstreams"], multiple=True, help="server of the OpenAI protocol to try, as URL#model@VARIABLE=PRICE_IN/PRICE_OUT; may be repeated"),
     click.Option(["--pretrained"], multiple=True, help="local directory of the transformers library to try; may be repeated"),
     click.Option(["--checks"], help="TOML file of your own slices, robustness tests, a price"),
     click.Option(["--seed"], type=int),

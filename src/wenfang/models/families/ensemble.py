@@ -195,6 +195,11 @@ class Ensemble(Model):
         members = tuple(m.model_copy(update={"hyper": model.refit_hyper().model_dump(mode="json")}) for m, model in zip(self.hyper.members, self.members_, strict=True))
         return self.hyper.model_copy(update={"members": members, "pool": self._found()})
 
+    def charge_per_million(self) -> float | None:
+        """What its members charge together."""
+        charges = [c for m in self.members_ if (c := m.charge_per_million()) is not None]
+        return sum(charges) if charges else None
+
     def environment(self) -> Mapping[str, str]:
         """Of all members."""
         return {name: version for member in self.members_ for name, version in member.environment().items()}

@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -53,8 +54,8 @@ class UpstreamHyper(Hyper):
     timeout_s: float = Field(default=30.0, gt=0, le=600, description="for each silence")
     retries: int = Field(default=2, ge=0, le=10, description="of what may succeed later")
     concurrency: int = Field(default=4, ge=1, le=64, description="requests at once")
-    price_in: float = Field(default=0.0, ge=0, description="price of a million tokens asked")
-    price_out: float = Field(default=0.0, ge=0, description="price of a million tokens answered")
+    price_in: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="price of a million tokens asked")
+    price_out: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="price of a million tokens answered")
     instruction: str | None = Field(default=None, max_length=20_000, description="system message; {labels} stands for the labels")
     shots: int = Field(default=4, ge=0, le=64, description="training examples shown with every question")
     proxy: str | None = Field(default=None, pattern=r"^https?://[^\s/@?#]+/?$", description="address of a proxy")
@@ -65,6 +66,15 @@ class UpstreamHyper(Hyper):
         if name is not None and name.startswith("WENFANG_"):
             raise ValueError("a key of Wenfang itself is nobody else's")
         return name
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was asked of the server so far."""
+
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class Upstream(Model):
@@ -83,6 +93,7 @@ class Upstream(Model):
         """Share of checked examples whose label it named."""
         self.at_once = self.hyper.concurrency
         self.silent_s = (self.hyper.timeout_s + 10.0) * (self.hyper.retries + 1)
+        self.spent_ = Spent()
         self.unparsable = 0
         """Answers so far that named no label."""
         self._client: Client | None = None
@@ -90,7 +101,7 @@ class Upstream(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """One for each server the caller offers, as ``URL``, ``URL#model`` or ``URL#model@VARIABLE``; none otherwise: nothing leaves this machine unasked.
+        """One for each server the caller offers, as ``URL#model@VARIABLE=IN/OUT`` (all but the URL may be missing); none otherwise: nothing leaves this machine unasked.
 
         Raises:
             Invalid: `upstream.bad-offer`.
@@ -132,6 +143,7 @@ class Upstream(Model):
             self.predict(texts)
         else:
             self.generate(texts, [Generation(max_tokens=8)])
+            self.spent_ = Spent()  # shorter than real answers
 
     # ------------------------------------------------------------ asking
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
@@ -184,11 +196,24 @@ class Upstream(Model):
                         emit(*heard.get(timeout=0.05))
                     except queue.Empty:
                         emit(0, "")  # still waiting for the server
-                return [f.result() for f in futures]
+                outputs = [f.result() for f in futures]
             finally:
                 left.set()
                 for future in futures:
                     future.cancel()
+        for body, output in zip(bodies, outputs, strict=True):
+            asked = sum(len(m.content) for m in body["messages"])
+            self._count(1, asked if output.tokens_in is None else output.tokens_in, len(output.text or "") if output.tokens_out is None else output.tokens_out)
+        return outputs
+
+    def _count(self, requests: int, tokens_in: int, tokens_out: int) -> None:
+        with self._lock:
+            self.spent_ = Spent(self.spent_.requests + requests, self.spent_.tokens_in + tokens_in, self.spent_.tokens_out + tokens_out)
+
+    def charge_per_million(self) -> float | None:
+        """What one million requests like those so far cost at the two prices; a server that tells no tokens is taken to count characters."""
+        h, s = self.hyper, self.spent_
+        return (s.tokens_in * h.price_in + s.tokens_out * h.price_out) / s.requests if s.requests and (h.price_in or h.price_out) else None
 
     def _body(self, text: str, options: Generation) -> dict[str, Any]:
         for name in _UNKNOWN:
@@ -252,6 +277,8 @@ class Upstream(Model):
             rows = np.array([d["embedding"] for d in sorted(answer["data"], key=lambda d: d["index"])], np.float32)
             if rows.ndim != 2 or len(rows) != len(texts):
                 raise ValueError("another number of vectors")
+            usage: dict[str, Any] = answer.get("usage") or {}
+            self._count(len(texts), int(usage.get("prompt_tokens", sum(map(len, clean)))), 0)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return [Output(vector=row.astype("<f4").tobytes()) for row in rows]
 
@@ -279,7 +306,8 @@ class Upstream(Model):
     # ------------------------------------------------------------ bundle
     def save(self, folder: Path) -> None:
         """Write ``upstream.json``."""
-        write_file(folder / "upstream.json", json.dumps({"shown": self.shown_, "fallback": self.fallback_, "right": self.right_}, ensure_ascii=True).encode())
+        kept = {"shown": self.shown_, "fallback": self.fallback_, "right": self.right_, "spent": asdict(self.spent_)}
+        write_file(folder / "upstream.json", json.dumps(kept, ensure_ascii=True).encode())
 
     @classmethod
     def load(cls, folder: Path, *, task: Task, hyper: BaseModel, labels: list[str]) -> Self:
@@ -293,6 +321,7 @@ class Upstream(Model):
             kept = json.loads((folder / "upstream.json").read_bytes())
             model.shown_ = [(str(text), str(answer)) for text, answer in kept["shown"]]
             model.fallback_, model.right_, model.labels_ = str(kept["fallback"]), float(kept["right"]), labels
+            model.spent_ = Spent(**kept["spent"])
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Broken("model.damaged", file="upstream.json", reason=type(e).__name__) from e
         return model
@@ -304,9 +333,12 @@ class Upstream(Model):
 
 def _offered(offer: str) -> UpstreamHyper:
     url, _, told = offer.partition("#")
+    told, _, prices = told.partition("=")
     model, _, variable = told.rpartition("@") if "@" in told else (told, "", "")
+    price_in, _, price_out = prices.partition("/")
+    given = {"base_url": url, "model": model, "api_key_variable": variable or None, "price_in": price_in or 0.0, "price_out": price_out or 0.0}
     try:
-        return UpstreamHyper(base_url=url, model=model, api_key_variable=variable or None)
+        return UpstreamHyper.model_validate(given)
     except ValidationError as e:
         raise Invalid("upstream.bad-offer", field=str(e.errors(include_input=False)[0]["loc"][0])) from e
 
