@@ -35,6 +35,8 @@ __all__ = ["Transformer"]
 
 AT_ONCE = 512
 """Texts whose outputs are held in memory together."""
+SPACED = 0.5
+"""Share of texts in spaced scripts above which words are read."""
 
 
 class TransformerHyper(Hyper):
@@ -49,6 +51,7 @@ class TransformerHyper(Hyper):
     ngram_buckets: int | None = Field(None, ge=0, le=1 << 24, description="own encoder: rows of the hashed n-gram table; 0: characters alone; None: 65536 to classify, 0 to tag")
     min_count: int = Field(2, ge=1, description="own encoder: rarer characters are unknown")
     head: Literal["crf", "softmax"] = Field("crf", description="tagging")
+    unit: Literal["character", "word"] = Field("character", description="own encoder from scratch: what a token is; words suit scripts that write blanks between them")
     max_length: int = Field(256, ge=4, le=8192, description="tokens read at once; longer texts are read in windows")
     dropout: float = Field(0.3, ge=0, lt=1)
     token_dropout: float = Field(0.3, ge=0, lt=1, description="own encoder: share of characters and n-grams hidden while training")
@@ -118,13 +121,20 @@ class Transformer(Model):
         else:  # n-grams of few sentences are learned by heart: characters alone tag better
             epochs = float(round(np.clip(1.5e6 / characters, 6, 30)))
             small = TransformerHyper(layers=2, learning_rate=1e-3, max_length=longest, epochs=epochs, ngram_buckets=0, patience=5)  # pyright: ignore[reportCallIssue]
+        by_character = small
+        if shape.spaced > SPACED:  # few words carry what many letters do; their pieces stand beside them
+            small = small.model_copy(
+                update={"unit": "word", "min_count": 2, "ngram_buckets": 1 << 16, "token_dropout": 0.3, "max_length": max(32, longest // 3), "epochs": min(30.0, 2 * epochs)}
+            )
         yield small
         if shape.task == "tagging":  # yet with half of them hidden, and weights averaged, they help where sentences are many
             yield small.model_copy(update={"ngram_buckets": 1 << 16, "token_dropout": 0.5, "average": 0.99})
         yield small.model_copy(update={"layers": 4, "hidden": 256, "ff": 1024, "learning_rate": 5e-4})
         for folder in shape.pretrained:
             if (folder / "encoder.json").is_file():  # small, of our own making: learns as long as one from scratch, and needs less hiding
-                yield small.model_copy(update={"pretrained": str(folder), "dropout": 0.2, "token_dropout": min(0.3, small.token_dropout), "average": 0.99, "learning_rate": 1e-3})
+                yield by_character.model_copy(
+                    update={"pretrained": str(folder), "dropout": 0.2, "token_dropout": min(0.3, by_character.token_dropout), "average": 0.99, "learning_rate": 1e-3}
+                )
             else:
                 yield TransformerHyper(pretrained=str(folder), max_length=longest, epochs=min(5.0, epochs))  # pyright: ignore[reportCallIssue]
 

@@ -18,6 +18,7 @@ from .folders import is_ours, open_encoder
 from .network import Network
 from .pretrained import open_pretrained
 from .tokens import PATTERNS, CharTokens, Encoded, SubwordTokens, Tokens
+from .word_tokens import WordTokens
 
 __all__ = ["build", "check_vocabulary", "digest_of"]
 
@@ -48,6 +49,12 @@ def build(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, i
         raise Invalid("neural.lora-unfit", rank=hyper.lora_rank)
     pairs = bool(train.texts_b)
     grams = hyper.ngram_buckets if hyper.ngram_buckets is not None else 0 if tagging else 1 << 16
+    if hyper.unit == "word":
+        if folder is not None:
+            raise Invalid("neural.words-unfit", path=str(folder))
+        words = WordTokens.learn([*train.texts, *train.texts_b], min_count=hyper.min_count, buckets=grams)
+        shape = EncoderShape(len(words), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout, pairs=pairs)
+        return Encoder(shape), words, hyper.max_length
     tokens = CharTokens.learn([*train.texts, *train.texts_b], min_count=hyper.min_count)
     start = None if folder is None else open_encoder(folder)
     tokens = CharTokens((tokens if start is None else start.widened(tokens.chars)).chars, patterns=PATTERNS["tagging" if tagging else "classification"], buckets=grams)

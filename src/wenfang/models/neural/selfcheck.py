@@ -16,6 +16,7 @@ from wenfang.core.errors import Broken
 from .answering import Run
 from .batches import Batch
 from .tokens import CharTokens, Tokens
+from .word_tokens import WordTokens
 
 __all__ = ["FORMAT", "made_up", "verify"]
 
@@ -37,7 +38,7 @@ def made_up(small: Run, whole: Run, tokens: Tokens) -> Arrays:
         tokens: for the numbers there are.
     """
     rng = np.random.default_rng(SEED)
-    size = len(tokens) if isinstance(tokens, CharTokens) else int(getattr(tokens, "size", 2))
+    size = len(tokens) if isinstance(tokens, (CharTokens, WordTokens)) else int(getattr(tokens, "size", 2))
     ids = rng.integers(1, max(2, size), (ROWS, LENGTH)).astype(np.int32)
     ids[:, : len(tokens.prefix)] = tokens.prefix
     grams = rng.integers(0, max(1, getattr(tokens, "buckets", 0)) + 1, (ROWS, LENGTH, tokens.gram_count)).astype(np.int32)

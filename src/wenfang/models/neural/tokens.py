@@ -201,6 +201,10 @@ def tokens_from_json(data: dict[str, Any], files: dict[str, bytes]) -> Tokens:
     try:
         if data["kind"] == "characters":
             return CharTokens("".join(map(chr, data["codes"])), patterns=data["patterns"], buckets=data["buckets"])
+        if data["kind"] == "words":
+            from .word_tokens import WordTokens
+
+            return WordTokens(data["words"], buckets=data["buckets"])
         if data["kind"] == "subwords":
             return SubwordTokens(files["tokenizer.json"], pad=data["pad"])
     except (KeyError, TypeError, ValueError) as e:
