@@ -19,7 +19,8 @@ from wenfang.models.neural.optimisers import Average, optimisers_for
 from wenfang.models.neural.paths import Transitions, best_paths
 from wenfang.models.neural.questions import Questions, pair_windows, questions_of
 from wenfang.models.neural.session import Session
-from wenfang.models.neural.tokens import PATTERNS, CharTokens, Encoded, tokens_from_json
+from wenfang.models.neural.stored_tokens import tokens_from_json
+from wenfang.models.neural.tokens import PATTERNS, CharTokens, Encoded
 from wenfang.models.tags import TagSet
 
 TAGS = TagSet(("A",))

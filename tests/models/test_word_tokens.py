@@ -8,7 +8,8 @@ import pytest
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples, Span
 from wenfang.models import DataShape, families
-from wenfang.models.neural.tokens import UNK, tokens_from_json
+from wenfang.models.neural.stored_tokens import tokens_from_json
+from wenfang.models.neural.tokens import UNK
 from wenfang.models.neural.word_tokens import WordTokens
 
 

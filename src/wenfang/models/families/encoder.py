@@ -29,7 +29,8 @@ from wenfang.models.calibration import softmax
 from wenfang.models.features import GramIndex
 from wenfang.models.latent import Latent
 from wenfang.models.neural.session import Session
-from wenfang.models.neural.tokens import Tokens, tokens_from_json
+from wenfang.models.neural.stored_tokens import tokens_from_json
+from wenfang.models.neural.tokens import Tokens
 from wenfang.models.pairs import compare
 from wenfang.models.space import Choice, Float, Integer, Space
 from wenfang.models.weights import load_arrays, save_arrays

@@ -26,7 +26,8 @@ from wenfang.models.neural.paths import Transitions
 from wenfang.models.neural.questions import questions_of
 from wenfang.models.neural.selfcheck import FORMAT, verify
 from wenfang.models.neural.session import Session
-from wenfang.models.neural.tokens import Tokens, tokens_from_json
+from wenfang.models.neural.stored_tokens import tokens_from_json
+from wenfang.models.neural.tokens import Tokens
 from wenfang.models.space import Choice, Dimension, Float, Integer, Space
 from wenfang.models.tags import TagSet
 from wenfang.models.weights import load_arrays, save_arrays

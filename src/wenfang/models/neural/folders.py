@@ -15,7 +15,8 @@ from wenfang.core.durable import write_file
 from wenfang.core.errors import Broken, Invalid
 
 from .encoder import Encoder, EncoderShape
-from .tokens import CharTokens, tokens_from_json
+from .stored_tokens import tokens_from_json
+from .tokens import CharTokens
 
 __all__ = ["Start", "is_ours", "open_encoder", "save_encoder"]
 

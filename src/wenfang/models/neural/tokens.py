@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wenfang.core.errors import Broken
 from wenfang.core.text import fold, has_surrogate
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["CLS", "PAD", "PATTERNS", "UNK", "CharTokens", "Encoded", "SubwordTokens", "Tokens", "tokens_from_json"]
+__all__ = ["CLS", "PAD", "PATTERNS", "UNK", "CharTokens", "Encoded", "SubwordTokens", "Tokens"]
 
 Ids = npt.NDArray[np.int32]
 PAD, UNK, CLS = 0, 1, 2
@@ -58,7 +57,7 @@ class Tokens(Protocol):
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """What ``tokens_from_json`` needs."""
+        """What ``stored_tokens.tokens_from_json`` needs."""
         ...
 
     def files(self) -> dict[str, bytes]:
@@ -138,7 +137,7 @@ class CharTokens:
         return np.stack(columns, axis=1)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``tokens_from_json`` needs; code points, for a lone surrogate has no UTF-8."""
+        """What ``stored_tokens.tokens_from_json`` needs; code points, for a lone surrogate has no UTF-8."""
         return {"kind": "characters", "codes": [ord(c) for c in self.chars], "patterns": [list(p) for p in self.patterns], "buckets": self.buckets}
 
     def files(self) -> dict[str, bytes]:
@@ -184,32 +183,12 @@ class SubwordTokens:
         return [Encoded(np.array(e.ids, np.int32), None, np.array(e.offsets, np.int32).reshape(-1, 2)) for e in found]
 
     def to_json(self) -> dict[str, Any]:
-        """What ``tokens_from_json`` needs beside ``tokenizer.json``."""
+        """What ``stored_tokens.tokens_from_json`` needs beside ``tokenizer.json``."""
         return {"kind": "subwords", "pad": self.pad}
 
     def files(self) -> dict[str, bytes]:
         """``tokenizer.json`` as the pretrained directory had it."""
         return {"tokenizer.json": self.source}
-
-
-def tokens_from_json(data: dict[str, Any], files: dict[str, bytes]) -> Tokens:
-    """The tokens that ``to_json`` and ``files`` described.
-
-    Raises:
-        Broken: `neural.bad-tokens`.
-    """
-    try:
-        if data["kind"] == "characters":
-            return CharTokens("".join(map(chr, data["codes"])), patterns=data["patterns"], buckets=data["buckets"])
-        if data["kind"] == "words":
-            from .word_tokens import WordTokens
-
-            return WordTokens(data["words"], buckets=data["buckets"])
-        if data["kind"] == "subwords":
-            return SubwordTokens(files["tokenizer.json"], pad=data["pad"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise Broken("neural.bad-tokens", reason=type(e).__name__) from e
-    raise Broken("neural.bad-tokens", reason="kind")
 
 
 def _codes(text: str) -> npt.NDArray[np.uint32]:
