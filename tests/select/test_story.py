@@ -204,6 +204,8 @@ def test_the_story_says_why_what_limits_did_what_was_tried_and_what_more_time_wo
         assert "{" not in text
         assert "explain." not in text
         assert "slow-1" in text
+        assert say("explain.origin-guess", lang) in text
+        assert "select.run-crashed" not in text
     for key in (key for sentences in told.values() for key, _ in sentences):
         assert key in keys()
 

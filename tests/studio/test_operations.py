@@ -1,6 +1,7 @@
 """Every door ends in Studio.run: permission, work, one commit, audit."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from wenfang.core.records import ApiKey, Project
 from wenfang.guard.keyring import Keyring
 from wenfang.guard.roles import LOCAL, Actor, permissions_of
 from wenfang.studio import operations
+from wenfang.studio.selection_parts import pretrained_of
 
 OPS = operations()
 
@@ -100,6 +102,11 @@ def test_paths_on_the_server_are_for_the_local_user_only(studio, tmp_path):
     far = Actor(id="ky_y", name="y", role="engineer", permissions=permissions_of("engineer"), project=None, local=False)
     with pytest.raises(Denied, match="path-is-local"):
         run(studio, "dataset.import", far, train=str(tmp_path / "x.csv"))
+    with pytest.raises(Denied, match="pretrained-is-local"):
+        pretrained_of(replace(studio, actor=far), str(tmp_path))
+    assert pretrained_of(replace(studio, actor=LOCAL), str(tmp_path)) == tmp_path
+    (studio.home.pretrained / "ours").mkdir(parents=True)
+    assert pretrained_of(replace(studio, actor=far), "ours") == studio.home.pretrained / "ours"
 
 
 def test_an_unforeseen_fault_becomes_a_clear_error_with_a_request_id(studio, monkeypatch):

@@ -58,7 +58,7 @@ class DataShape:
     spaced: float = 0.0
     """Share of texts in a script that writes blanks between words."""
     upstreams: tuple[str, ...] = ()
-    """Servers of the OpenAI protocol that the caller offers: ``URL``, ``URL#model`` or ``URL#model@VARIABLE``."""
+    """Servers of the OpenAI protocol that the caller offers, as ``URL#model@VARIABLE=IN/OUT``; all but the URL may be missing."""
 
 
 @dataclass(frozen=True, slots=True)

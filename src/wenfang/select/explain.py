@@ -75,13 +75,18 @@ def _tried(d: Document) -> list[Sentence]:
         best = max(whole, key=lambda r: r["metrics"]["score"], default=None)
         fields = {"family": family, "runs_n": len(runs), "fit_s": sum(r["fit_s"] for r in runs), **_origins(runs)}
         if best is not None:
-            said.append(("explain.family", {**fields, "best": best["name"], "score": best["metrics"]["score"], "origin": f"explain.origin-{best.get('origin', 'guess')}"}))
+            said.append(
+                (
+                    "explain.family",
+                    {**fields, "best": best["name"], "score": best["metrics"]["score"], "origin": {"key": f"explain.origin-{best.get('origin', 'guess')}", "fields": {}}},
+                )
+            )
         else:
             said.append(("explain.family-nothing", fields))
         if partial := sum(r.get("share", 1.0) < 1 for r in runs):
             said.append(("explain.halving", {"family": family, "partial_n": partial, "whole_n": len(runs) - partial}))
-        said += [("explain.failed", {"run": r["name"], "reason": r["note"]}) for r in runs if r["state"] == "failed"][:3]
-    return [(key, {**fields, "origin": say(fields["origin"])} if "origin" in fields else fields) for key, fields in said]
+        said += [("explain.failed", {"run": r["name"], "reason": {"key": r["reason"][0], "fields": r["reason"][1]}}) for r in runs if r["state"] == "failed"][:3]
+    return said
 
 
 def _origins(runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:

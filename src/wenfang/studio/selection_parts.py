@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wenfang.core.errors import Invalid
+from wenfang.core.errors import Denied, Invalid
 from wenfang.core.examples import Examples
 from wenfang.core.records import DatasetVersion, Selection
 from wenfang.guard.roles import require
@@ -115,9 +115,17 @@ def upstreams_of(studio: Studio, request: RunSelection) -> list[str]:
 
 
 def pretrained_of(studio: Studio, reference: str) -> Path:
-    """A directory made here, by name, or any path."""
+    """A directory made here, by name; or any path, for the local user.
+
+    Raises:
+        Denied: `model.pretrained-is-local`.
+    """
     own = studio.home.pretrained / reference
-    return own if "/" not in reference and own.is_dir() else Path(reference)
+    if "/" not in reference and own.is_dir():
+        return own
+    if studio.actor is None or not studio.actor.local:
+        raise Denied("model.pretrained-is-local")
+    return Path(reference)
 
 
 def leaks_of(splits: dict[str, Examples]) -> list[int]:
