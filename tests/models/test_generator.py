@@ -112,6 +112,19 @@ def test_beams_find_what_is_at_least_as_likely(model):
         assert np.mean(beams.logprobs) >= np.mean(greedy.logprobs) - 1e-6
 
 
+def test_beams_give_signs_of_life_and_can_be_stopped(model):
+    heard = []
+    told = model.generate(world(1, 4).texts, [Generation(beams=4, min_tokens=12, max_tokens=12)], emit=lambda _, piece: heard.append(piece))[0]
+    assert len(heard) >= 12
+    assert [piece for piece in heard if piece] == [told.text]
+
+    def leave(_, piece):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        model.generate(world(1, 4).texts, [Generation(beams=4)], emit=leave)
+
+
 def test_sampling_follows_its_seed_and_its_limits(model):
     text = world(1, 4).texts * 3
     one, same, other = model.generate(text, [Generation(temperature=3.0, seed=s, max_tokens=20) for s in (1, 1, 2)])

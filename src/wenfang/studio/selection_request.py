@@ -41,7 +41,7 @@ class RunSelection(Request):
     families: list[str] | None = Field(None, description="only these")
     objectives: list[str] = Field(["score"], description="score, or with latency, size, memory: what the front should span")
     parallel: int = Field(1, ge=1, le=64, description="fits at once, each in a process of its own; latency is always measured alone")
-    pretrained: list[str] = Field(default_factory=list, description="local directories of the transformers library to try")
+    pretrained: list[str] = Field(default_factory=list, description="to start from: names of what model pretrain made, or local directories of the transformers library")
     upstreams: list[str] = Field(
         default_factory=list,
         description="servers of the OpenAI protocol to try, as URL#model@VARIABLE=IN/OUT (the name of the key's variable, prices of a million tokens); texts are sent there",

@@ -96,6 +96,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
 
     request = filled(request)
     chosen = {n: families.get(n) for n in (request.families or families.names())}
+    pretrained, upstreams = [pretrained_of(studio, p) for p in request.pretrained], upstreams_of(studio, request)
     checks = checks_of(studio, request.checks)
     version, card, notes = data_of(studio, request)
     splits = splits_of(studio, version, request.seed)
@@ -107,8 +108,8 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     with fitting(studio, request.parallel) as fit:
         outcome = select(
             splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, bundle_writer(studio, version), fit, studio.progress, bundle_reader(studio)),
-            plan=plan_of(studio, request, splits["train"], checks), leaked_test_rows=leaks_of(splits), card=card, pretrained=[pretrained_of(studio, p) for p in request.pretrained],
-            upstreams=upstreams_of(studio, request),
+            plan=plan_of(studio, request, splits["train"], checks), leaked_test_rows=leaks_of(splits), card=card, pretrained=pretrained,
+            upstreams=upstreams,
         )  # fmt: skip
     outcome.document["teacher"] = request.teacher
     if request.teacher is not None:

@@ -199,7 +199,7 @@ RUN_OPTIONS: list[click.Parameter] = [
     click.Option(["--objective"], help="score, or a front such as score,latency"),
     click.Option(["--parallel"], type=click.IntRange(1, 64), help="fits at once"),
     click.Option(["--upstream", "upstreams"], multiple=True, help="server of the OpenAI protocol to try, as URL#model@VARIABLE=PRICE_IN/PRICE_OUT; may be repeated"),
-    click.Option(["--pretrained"], multiple=True, help="local directory of the transformers library to try; may be repeated"),
+    click.Option(["--pretrained"], multiple=True, help="what model pretrain made, by name, or a local directory of the transformers library; may be repeated"),
     click.Option(["--checks"], help="TOML file of your own slices, robustness tests, a price"),
     click.Option(["--seed"], type=int),
     click.Option(["--project"]),

@@ -56,7 +56,7 @@ def write(steps: Steps, prompts: Sequence[Sequence[int]], rules: Sequence[Rules]
         steps: the network.
         prompts: B, as numbers; none is longer than the network can stand in.
         rules: B.
-        emit: told (row, piece) as soon as a piece is certain; the pieces of a row joined are its text.
+        emit: told (row, piece) at every step, the piece empty until more is certain; the pieces of a row joined are its text.
 
     Cost: a reading of each prompt, then one step of the network for each token of the longest text.
     """
@@ -84,19 +84,17 @@ def write(steps: Steps, prompts: Sequence[Sequence[int]], rules: Sequence[Rules]
 
 
 def _tell(row: int, group: _Group, emit: Emit | None) -> None:
-    """Emit what is certain by now."""
+    """Emit what is certain by now; an empty piece where nothing new is: whoever waits hears that work goes on, and may end it."""
     if emit is None:
         return
+    text = ""  # the best beam may still change
     if group.written is not None:
         text = group.written.text
     elif len(group.lines) == 1 and group.rules.beams == 1:
         said = group.lines[0].said
         text = group.rules.speech.text(said[: group.rules.certain(said)])
-    else:  # the best beam may still change
-        return
-    if len(text) > group.told:
-        emit(row, text[group.told :])
-        group.told = len(text)
+    emit(row, text[group.told :])
+    group.told = max(group.told, len(text))
 
 
 def _advance(group: _Group, scores: Floats) -> list[int]:
