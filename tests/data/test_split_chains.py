@@ -1,5 +1,6 @@
 """Texts from one template must not end on one side as a whole."""
 
+from wenfang.core.conversation import Message, written
 from wenfang.core.examples import Examples
 from wenfang.data.split import split_rows
 
@@ -22,3 +23,11 @@ def test_small_near_clusters_stay_together():
     shares = split_rows(Examples("classification", texts + near, ["a", "b"] * 125), shares={"train": 6, "test": 4}, seed=3, near_threshold=0.8)
     home = {r: n for n, rows in shares.items() for r in rows}
     assert sum(home[i] == home[200 + i] for i in range(50)) >= 48
+
+
+def test_short_conversations_are_not_alike_by_the_frame_around_them():
+    asked = ["怎么退款", "如何开发票", "忘记密码怎么办", "快递到哪了", "怎么修改地址"]
+    talks = [written([Message("user", asked[i % 5] + str(i // 5 + 10))]) for i in range(100)]
+    shares = split_rows(Examples("chat", talks, targets=["好"] * 100), shares={"train": 8, "valid": 1, "test": 1}, seed=0)
+    assert len(shares["test"]) == 10
+    assert len({r % 5 for r in shares["test"]}) >= 3

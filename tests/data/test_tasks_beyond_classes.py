@@ -116,3 +116,11 @@ def test_pairs_leak_as_pairs_and_are_divided():
     shares = split_rows(pairs, shares={"train": 0.8, "test": 0.2}, seed=0, near_threshold=2.0)
     assert len(shares["train"]) + len(shares["test"]) == 20
     assert len(split_rows(Examples("generation", [f"第{i}篇" for i in range(20)], targets=["x"] * 20), shares={"train": 0.8, "test": 0.2}, near_threshold=2.0, seed=0)["test"]) == 4
+
+
+def test_nothing_is_said_of_classes_where_labels_are_grades(tmp_path, blobs):
+    rows = [{"text": f"甲{i}", "text_b": f"乙{i}", "score": i / 7} for i in range(20)] + [{"text": "甲1", "text_b": "乙1", "score": 0.9}]
+    got, examples = taken(tmp_path, blobs, lines(*rows))
+    assert got.task == "matching"
+    assert examples.grades
+    assert [key for key, _ in got.warnings] == ["card.duplicates"]

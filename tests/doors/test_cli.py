@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from wenfang.doors.cli.terminal import answer_cells
 from worlds import separable, wenfang, write_csv
 
 
@@ -99,3 +100,30 @@ def test_doctor_finds_a_private_key_that_others_can_read(tmp_path):
     secret.chmod(0o644)
     done = wenfang("doctor", "--json", home=home)
     assert done.returncode == 1 and any(f["key"] == "doctor.keys-loose" for f in json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("output", "cells"),
+    [
+        ({"label": "好", "score": 0.5}, ["好", "0.5000"]),
+        ({"label": "好", "score": 0.5, "scores": {"好": 0.5, "坏": 0.25}}, ["好 0.5000  坏 0.2500"]),
+        ({"labels": ["a", "b"], "score": 0.5}, ["a, b", "0.5000"]),
+        ({"labels": [], "score": 0.5}, ["—", "0.5000"]),
+        ({"spans": [{"start": 0, "end": 2, "label": "LOC", "text": "北京"}], "score": 0.5}, ["LOC:北京[0,2)"]),
+        ({"score": 0.25}, ["0.2500"]),
+        ({"vector": [1.0, 0, 0, 0, 0]}, ["5 [1.0000, 0.0000, 0.0000, 0.0000, …]"]),
+        ({"text": "一\n二", "finish": "stop", "tokens_out": 3}, ["一⏎二"]),
+        ({"text": "", "finish": "none", "score": 0.1}, ["—", "0.1000"]),
+    ],
+)
+def test_an_answer_of_every_task_has_a_line(output, cells):
+    assert answer_cells(output) == cells
+
+
+def test_nested_fields_of_an_answer_keep_their_lines(tmp_path):
+    write_csv(tmp_path / "x.csv", separable(30))
+    done = wenfang("dataset", "import", tmp_path / "x.csv", home=tmp_path / "home", check=0)
+    assert "�" not in done.stdout
+    (tmp_path / "grey.csv").write_text("text,label\na,x\na,y\nb,x\nc,y\n")
+    done = wenfang("--lang", "en", "dataset", "import", tmp_path / "grey.csv", home=tmp_path / "home", check=0)
+    assert "have more than one label" in done.stdout and "card.conflicts" not in done.stdout.partition("card ")[0]

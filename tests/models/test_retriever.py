@@ -113,6 +113,11 @@ def test_generation_gives_the_same_whole_reply(model):
     assert told == [(0, FAQ["怎么退款"])]
 
 
+def test_json_of_a_schema_is_no_reply_of_a_library(model):
+    with pytest.raises(Invalid, match="library-no-schema"):
+        model.generate(["怎么退款"], [Generation(json_schema={"type": "object"})])
+
+
 def test_saving_keeps_every_answer_and_damage_is_seen(model, tmp_path):
     model.save(tmp_path)
     load = lambda: Retriever.load(tmp_path, task="chat", hyper=model.hyper, labels=[])  # noqa: E731

@@ -140,6 +140,8 @@ def test_everything_fails(tmp_path):
     with pytest.raises(Invalid, match="no-run-succeeded") as e:
         run(tmp_path, family("bad", OracleHyper(crash="memory"), OracleHyper(crash="memory"), OracleHyper(crash="memory")))
     assert e.value.fields["runs_n"] == 2, "two failures in a row end a family"
+    assert "The run ended with MemoryError" in e.value.detail("en") or "memory" in e.value.detail("en")
+    assert "select." not in e.value.detail("en")
 
 
 def test_families_of_other_tasks_stay_out(tmp_path):

@@ -203,11 +203,18 @@ def test_the_story_says_why_what_limits_did_what_was_tried_and_what_more_time_wo
         text = explain_text(outcome.document, lang)
         assert "{" not in text
         assert "explain." not in text
+        assert "select." not in text, "a failed run is told by its sentence"
         assert "slow-1" in text
         assert say("explain.origin-guess", lang) in text
         assert "select.run-crashed" not in text
     for key in (key for sentences in told.values() for key, _ in sentences):
         assert key in keys()
+
+
+def test_a_family_that_was_never_fitted_has_no_invented_figures():
+    given_up = [{"key": "select.family-not-begun", "family": "slow", "need_s": 0.0, "left_s": 0.0}]
+    told = explain({"verdict": [], "limits": {}, "candidates": [], "choice": {"loosening": []}, "runs": [], "given_up": given_up, "spent_s": 9.0, "budget_s": 10.0, "final": {"refit": {"key": "verdict.refitted"}}})  # fmt: skip
+    assert told["more-time"] == [("explain.would-begin", {"family": "slow"}), ("explain.budget", {"budget_s": 22.0})]
 
 
 def test_without_limits_and_with_time_there_is_nothing_left(tmp_path):

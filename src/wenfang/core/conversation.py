@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-__all__ = ["ROLES", "Generation", "Message", "conversation", "written"]
+__all__ = ["ROLES", "Generation", "Message", "conversation", "spoken", "written"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -32,7 +32,7 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     """0: greedy."""
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     """0: all."""
     beams: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
@@ -44,7 +44,7 @@ class Generation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Words that must not come."""
     json_schema: dict[str, Any] | None = None
     """The text must be JSON of this schema."""
-    seed: int | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     logprobs: bool = False
 
 
@@ -73,3 +73,12 @@ def conversation(text: str) -> list[Message]:
         return _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeEncodeError):  # somebody's words that only begin like a conversation
         return alone
+
+
+def spoken(text: str) -> str:
+    r"""What is said in a conversation, without the frame around it: how alike two of them are is told by their words alone.
+
+    >>> spoken('[{"role":"user","content":"你好"},{"role":"assistant","content":"在"}]').split("\x1f")
+    ['你好', '在']
+    """
+    return "\x1f".join(m.content for m in conversation(text))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .conversation import spoken
 from .records import Task
 
 __all__ = ["Alternative", "Answering", "Examples", "Output", "Reply", "Span", "ask"]
@@ -114,6 +115,8 @@ class Examples:
 
     def questions(self) -> list[str]:
         """What is asked of each example as one text: two examples with the same one are duplicates."""
+        if self.task == "chat":
+            return list(map(spoken, self.texts))
         return [f"{a}\x1f{b}" for a, b in zip(self.texts, self.texts_b, strict=True)] if self.texts_b else self.texts
 
     def label_names(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from wenfang.core.conversation import spoken
 from wenfang.core.ports import Blobs
 
 from .intake import Split
@@ -33,18 +34,25 @@ ORDER = {"all": 0, "train": 0, "valid": 1, "test": 2}
 Warnings = list[tuple[str, dict[str, Any]]]
 
 
-def build_card(splits: list[Split], blobs: Blobs) -> tuple[dict[str, Any], Warnings]:
-    """(card, warnings) of the splits of one version; near-duplicates are read back from their parts."""
+def build_card(splits: list[Split], blobs: Blobs, *, graded: bool = False) -> tuple[dict[str, Any], Warnings]:
+    """(card, warnings) of the splits of one version; near-duplicates are read back from their parts.
+
+    Args:
+        splits: what the version holds.
+        blobs: where its parts are.
+        graded: labels are grades of pairs, of which most stand there once: nothing is said of classes.
+    """
     warnings: Warnings = []
     labels: Counter[str] = Counter()
     card: dict[str, Any] = {"format": FORMAT, "task": splits[0].task, "splits": {}}
     for split in splits:
-        card["splits"][split.name] = _describe(split, warnings)
+        card["splits"][split.name] = _describe(split, warnings, graded=graded)
         labels.update(split.tally.labels)
     card["labels"] = _histogram(labels)
     card["rows"] = {s.name: s.tally.rows for s in splits}
     card["leaks"] = _leaks(splits, blobs, warnings)
-    _class_warnings(splits, labels, warnings)
+    if not graded:
+        _class_warnings(splits, labels, warnings)
     card["warnings"] = [{"key": key, "fields": fields} for key, fields in warnings]
     return card, warnings
 
@@ -54,7 +62,7 @@ def _histogram(labels: Counter[str]) -> dict[str, int]:
     return dict(sorted(labels.items(), key=lambda kv: (-kv[1], kv[0])))
 
 
-def _describe(split: Split, warnings: Warnings) -> dict[str, Any]:
+def _describe(split: Split, warnings: Warnings, *, graded: bool) -> dict[str, Any]:
     tally = split.tally
     same = tally.duplicates()
     names = {code: label for label, code in tally.codes.items()}
@@ -84,7 +92,7 @@ def _describe(split: Split, warnings: Warnings) -> dict[str, Any]:
     for key, n, fields in (
         ("card.quarantined", quarantined, {"rows": quarantined, "reasons": [f"{k} {v}" for k, v in split.quarantined.most_common()]}),
         ("card.duplicates", same.rows, {"rows": same.rows}),
-        ("card.conflicts", same.conflict_texts, {"texts": same.conflict_texts, "rows": same.conflict_rows}),
+        ("card.conflicts", 0 if graded else same.conflict_texts, {"texts": same.conflict_texts, "rows": same.conflict_rows}),
         ("card.over-long", tally.over_long, {"rows": tally.over_long, "limit": tally.long_at}),
         ("card.replacement-characters", tally.replacement_rows, {"rows": tally.replacement_rows}),
         ("card.repaired", split.repaired, {"spots": split.repaired}),
@@ -136,7 +144,8 @@ def _named(split: Split, rows: Any) -> dict[str, Any]:
 def _texts(split: Split, blobs: Blobs) -> list[str]:
     columns = [c for c in ("text", "text_b") if c in split.columns]
     frames = [pl.read_parquet(BytesIO(blobs.get(part["blob"])), columns=columns) for part in split.parts]
-    return [t for f in frames for t in f.select(pl.concat_str(columns, separator="\x1f").alias("t"))["t"].to_list()]
+    texts = [t for f in frames for t in f.select(pl.concat_str(columns, separator="\x1f").alias("t"))["t"].to_list()]
+    return list(map(spoken, texts)) if split.task == "chat" else texts
 
 
 def _class_warnings(splits: list[Split], labels: Counter[str], warnings: Warnings) -> None:

@@ -57,7 +57,7 @@ def import_splits(
         wish = Wish(named, split.task, long_at, split.fields)
     scale = grade_scale(splits, graded)
     progress.stage("check", total=len(splits))
-    document, warnings = build_card(splits, blobs)
+    document, warnings = build_card(splits, blobs, graded=scale is not None)
     progress.advance(len(splits))
     guessed = dict(splits[0].guessed)
     guessed |= {k: splits[0].source[k] for k in ("format", "encoding", "header", "separator", "tags", "joined") if splits[0].source.get(k)}

@@ -111,7 +111,7 @@ def save_splits(splits: Mapping[str, Examples], *, blobs: Blobs, progress: Progr
             raise Invalid("dataset.split-empty", split=name)
         made.append(_keep(name, examples, blobs, progress))
     progress.stage("check", total=len(made))
-    document, warnings = build_card(made, blobs)
+    document, warnings = build_card(made, blobs, graded=made[0].graded)
     progress.advance(len(made))
     return keep_version(made, document, warnings, {}, blobs, scale=(0.0, 1.0) if made[0].graded else None)
 

@@ -27,7 +27,7 @@ from .robustness.checking import Checked
 from .scrutiny import Scrutiny, check_bundle, look_closer
 from .search import Search
 from .trial import Run, card_of, reason_of
-from .verdict import Sentence
+from .verdict import Sentence, megabytes
 from .wanted import judge
 
 __all__ = ["Final", "finish"]
@@ -153,7 +153,7 @@ def _fit_again(search: Search, run: Run, family: type[Model], left_s: float) -> 
         search.ports.host, folder, search.valid, max_p99_ms=search.plan.limits.max_latency_ms, seed=search.plan.seed, limit_s=limit_s, progress=search.progress
     )
     if search.plan.limits.broken_by(Cost(asdict(latency), size_bytes, run.charged)):
-        return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=size_bytes / 1e6)
+        return _not_refitted("verdict.refit-over-limits", p99_ms=latency.p99_ms, size_mb=megabytes(size_bytes))
     search.progress.advance(1, p99_ms=latency.p99_ms)
     rows = len(search.train) + len(search.valid)
     answer = {"done": True, "key": "verdict.refitted", "fields": {"rows": rows}, "params": run.refit_params, "fit_s": fit_s, "latency": asdict(latency), "size_bytes": size_bytes}

@@ -106,7 +106,9 @@ class Search:
             self._round(guessing or active)
         self._assemble()
         if not any(lane.kept for lane in self.lanes):
-            raise Invalid("select.no-run-succeeded", runs_n=len(self.all_runs()), reasons=sorted({r.note for r in self.all_runs() if r.note}) or ["select.family-no-time"])
+            runs = self.all_runs()
+            reasons = {r.reason[0]: {"key": r.reason[0], "fields": r.reason[1]} for r in runs if r.reason}
+            raise Invalid("select.no-run-succeeded", runs_n=len(runs), reasons=[reasons[key] for key in sorted(reasons)] or ["select.family-not-begun"])
         return self.all_runs()
 
     def _assemble(self) -> None:
@@ -193,7 +195,8 @@ class Search:
             return None
         deadline_s = self._deadline_s(lane)
         if deadline_s < self._least_s(lane):
-            self._give_up(lane, "select.family-no-time", need_s=round(self._least_s(lane), 1), left_s=round(max(0.0, deadline_s), 1))
+            key = "select.family-no-time" if lane.full else "select.family-not-begun"
+            self._give_up(lane, key, need_s=round(self._least_s(lane), 1), left_s=round(max(0.0, deadline_s), 1))
             return None
         fit_s = lane.fit_s() or 0.0
         step = lane.next(last=deadline_s < 2.3 * fit_s)

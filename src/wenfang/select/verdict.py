@@ -10,7 +10,7 @@ from typing import Any
 
 from .choose import Breach, Candidate, Choice, Test
 
-__all__ = ["LIMIT_NAMES", "LIMIT_UNITS", "Sentence", "choice_sentences", "limit_key", "loosening_sentences", "p_text", "test_sentences"]
+__all__ = ["LIMIT_NAMES", "LIMIT_UNITS", "Sentence", "choice_sentences", "limit_key", "loosening_sentences", "megabytes", "p_text", "test_sentences"]
 
 Sentence = tuple[str, dict[str, Any]]
 EXCLUDED_SAID = 3
@@ -37,7 +37,7 @@ def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Map
     by_name = {c.name: c for c in candidates}
     chosen, best = by_name[choice.chosen], by_name[choice.best]
     said: list[Sentence] = [
-        ("verdict.chosen", {"family": chosen.family, "run": chosen.name, **_score(valid[chosen.name]), "p99_ms": chosen.p99_ms, "size_mb": chosen.size_bytes / 1e6})
+        ("verdict.chosen", {"family": chosen.family, "run": chosen.name, **_score(valid[chosen.name]), "p99_ms": chosen.p99_ms, "size_mb": megabytes(chosen.size_bytes)})
     ]
     tests = {t.other: t for t in choice.tests}
     if choice.chosen != choice.best:
@@ -46,7 +46,7 @@ def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Map
         if best.slower_than(chosen):
             said.append(("verdict.cheaper-wins", {**fields, "best_p99_ms": best.p99_ms, "p99_ms": chosen.p99_ms}))
         else:
-            said.append(("verdict.smaller-wins", {**fields, "best_size_mb": best.size_bytes / 1e6, "size_mb": chosen.size_bytes / 1e6}))
+            said.append(("verdict.smaller-wins", {**fields, "best_size_mb": megabytes(best.size_bytes), "size_mb": megabytes(chosen.size_bytes)}))
     elif choice.runner_up is None:
         said.append(("verdict.alone", {"run": chosen.name}))
     else:
@@ -90,6 +90,15 @@ def test_sentences(test: Mapping[str, float], paired: Mapping[str, Any] | None, 
         key = "verdict.leaks" if leaks.get("without") else "verdict.all-leak"
         said.append((key, {"leaks_n": leaks["n"], **(_score(leaks["without"]) if leaks.get("without") else {})}))
     return said
+
+
+def megabytes(size_bytes: float) -> float:
+    """A size as it is read: three digits.
+
+    >>> megabytes(23_656), megabytes(12_345_678)
+    (0.0237, 12.3)
+    """
+    return float(f"{size_bytes / 1e6:.3g}")
 
 
 def p_text(p: float) -> str:

@@ -76,7 +76,7 @@ class Predict(Request):
     temperature: float | None = Field(None, ge=0, le=10, description="generation: 0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="generation: share of the probability that is drawn from")
     stop: list[str] = Field(default_factory=list, max_length=16, description="generation: ends before any of these")
-    seed: int | None = Field(None, description="generation: equal seed, equal text")
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description="generation: equal seed, equal text")
 
 
 class Predicted(Answer):

@@ -1,7 +1,7 @@
 """The catalogue: every sentence a person reads, in Chinese and English, by key.
 
 A key is ``noun.rest``; it stands in ``<noun>.toml`` beside this file as ``[rest]`` with ``zh`` and ``en``, each one string or
-``[sentence, hint]``. Fields are filled with ``str.format``; a list field is joined with commas, a field ``{"key": …, "fields": {…}}``
+``[sentence, hint]``. Fields are filled with ``str.format``; a list field is joined with commas, a field or item ``{"key": …, "fields": {…}}``
 is a sentence itself and said in the same language. Files are read when first needed.
 """
 
@@ -52,7 +52,7 @@ def _fill(template: str, fields: dict[str, Any], lang: str | None) -> str:
 
 def _said(value: Any, lang: str | None) -> Any:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return ", ".join(str(_said(v, lang)) for v in cast("list[Any]", value))
     if isinstance(value, dict):
         said = cast("dict[str, Any]", value)
         return say(said["key"], lang, **said["fields"]) if set(said) == {"key", "fields"} else said

@@ -13,7 +13,7 @@ from wenfang.core.home import Home
 from wenfang.core.words import say
 
 from .session import show
-from .terminal import Terminal, answer_line
+from .terminal import Terminal, answer_cells
 from .up import address, prepare_tree, say_first_key, start_detached
 
 __all__ = ["run_demo"]
@@ -55,4 +55,4 @@ def _ask(url: str, key: str) -> None:
     outputs: list[dict[str, Any]] = reply.json()["outputs"]
     for text, output in zip(QUESTIONS, outputs, strict=True):
         click.echo(say("cli.demo-ask", text=text))
-        click.echo("  " + say("cli.demo-answer", answer=answer_line(output)))
+        click.echo("  " + say("cli.demo-answer", answer="\t".join(answer_cells(output))))

@@ -119,24 +119,24 @@ def _down(home: str | None) -> None:
     click.echo(say("cli.down"))
 
 
-def _predict(service: str, texts: tuple[str, ...], top_k: int, home: str | None, server: str | None, api_key: str | None, as_json: bool) -> None:
+def _predict(service: str, texts: tuple[str, ...], texts_b: tuple[str, ...], top_k: int, home: str | None, server: str | None, api_key: str | None, as_json: bool) -> None:
     """Ask SERVICE about each TEXT; without TEXT, about each line of standard input."""
     from .session import open_studio
-    from .terminal import answer_line, printable
+    from .terminal import answer_cells, printable
 
     asked = list(texts) or [line.rstrip("\r\n") for line in sys.stdin]
-    for number, text in enumerate(asked, 1):
+    for number, text in enumerate([*asked, *texts_b], 1):
         if has_surrogate(text):
             raise Invalid("cli.not-utf8", number=number)
     if not asked:
         raise click.UsageError(say("cli.no-text"))
     with open_studio(home, server, api_key) as studio:
-        answer = studio.call("service.predict", service=service, inputs=asked, top_k=top_k)
+        answer = studio.call("service.predict", service=service, inputs=asked, texts_b=list(texts_b), top_k=top_k)
     if as_json:
         click.echo(answer.model_dump_json())
         return
     for text, output in zip(asked, answer.outputs, strict=True):
-        click.echo(f"{printable(text)}\t{printable(answer_line(output))}")
+        click.echo("\t".join(map(printable, (text, *answer_cells(output)))))
 
 
 def _config(home: str | None, as_json: bool) -> None:
@@ -215,7 +215,16 @@ COMMANDS: list[click.Command] = [
     click.Command("down", params=[HOME], callback=_down, help=_down.__doc__),
     click.Command(
         "predict",
-        params=[click.Argument(["service"]), click.Argument(["texts"], nargs=-1), click.Option(["--top-k"], type=int, default=1), HOME, SERVER, API_KEY, JSON],
+        params=[
+            click.Argument(["service"]),
+            click.Argument(["texts"], nargs=-1),
+            click.Option(["--text-b", "texts_b"], multiple=True, help="second text of a pair, one for each TEXT"),
+            click.Option(["--top-k"], type=int, default=1, help="answers with their probabilities"),
+            HOME,
+            SERVER,
+            API_KEY,
+            JSON,
+        ],
         callback=_predict,
         help=_predict.__doc__,
     ),

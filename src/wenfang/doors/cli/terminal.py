@@ -18,7 +18,7 @@ from rich.text import Text
 from wenfang.core.operation import Operation
 from wenfang.core.words import say
 
-__all__ = ["Terminal", "answer_line", "print_answer", "print_verdict"]
+__all__ = ["Terminal", "answer_cells", "print_answer", "print_verdict"]
 
 
 class _Speed(ProgressColumn):
@@ -99,11 +99,24 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def answer_line(output: dict[str, Any]) -> str:
-    """One output in a line."""
+def answer_cells(output: dict[str, Any]) -> list[str]:
+    """One output of any task: what was answered, and the score where there is one.
+
+    >>> answer_cells({"label": "a", "score": 0.5}), answer_cells({"labels": [], "score": 0.5}), answer_cells({"vector": [0.25, 0.5]})
+    (['a', '0.5000'], ['—', '0.5000'], ['2 [0.2500, 0.5000]'])
+    """
+    score = [] if output.get("score") is None else [f"{output['score']:.4f}"]
     if output.get("spans") is not None:
-        return "  ".join(f"{s['label']}:{s['text']}[{s['start']},{s['end']})" for s in output["spans"]) or "—"
-    return f"{output['label']}\t{output['score']:.4f}"
+        return ["  ".join(f"{s['label']}:{s['text']}[{s['start']},{s['end']})" for s in output["spans"]) or "—"]
+    if (vector := output.get("vector")) is not None:
+        return [f"{len(vector)} [{', '.join(f'{x:.4f}' for x in vector[:4])}{', …' if len(vector) > 4 else ''}]"]
+    if output.get("text") is not None:
+        return [output["text"].replace("\n", "⏎") or "—", *score]
+    if output.get("labels") is not None:
+        return [", ".join(output["labels"]) or "—", *score]
+    if ranked := output.get("scores"):
+        return ["  ".join(f"{label} {value:.4f}" for label, value in ranked.items())]
+    return [*([output["label"]] if output.get("label") is not None else []), *score]
 
 
 def print_answer(op: Operation, answer: BaseModel) -> None:
@@ -125,8 +138,19 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
         _print_table(console, rows)
         return
     for key, value in fields.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1 if isinstance(value, (dict, list)) else None)
-        console.print(f"[bold]{key}[/]  {_escape(printable(text))}")
+        text = _shown(value)
+        console.print(f"[bold]{key}[/]  {_escape(printable_lines(text))}")
+
+
+def _shown(value: Any) -> str:
+    """A field for people: sentences said, nested values on lines of their own, the very long left to ``--json``."""
+    if isinstance(value, str):
+        return value
+    pairs = cast("list[Any]", value) if isinstance(value, list) else []
+    if pairs and all(isinstance(p, list) and len(cast("list[Any]", p)) == 2 and isinstance(p[0], str) and isinstance(p[1], dict) for p in pairs):
+        return "".join(f"\n  {line}" for line in _sentences(pairs))
+    text = json.dumps(value, ensure_ascii=False, indent=1 if isinstance(value, (dict, list)) else None)
+    return text if len(text) <= _SHOWN_MAX else say("cli.long-field", characters=f"{len(text):,}")
 
 
 def _print_table(console: Console, rows: list[dict[str, Any]]) -> None:
@@ -156,6 +180,8 @@ def _cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+_SHOWN_MAX = 3000
+"""Characters of a nested field that are shown; more is no reading for a terminal."""
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
 

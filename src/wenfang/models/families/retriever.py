@@ -240,8 +240,13 @@ class Retriever(Model):
         return answers
 
     def generate(self, texts: Sequence[str], options: Sequence[Generation], *, emit: Emit | None = None) -> list[Output]:
-        """As ``predict``: the library's replies are written already; what a caller asks of generation changes none of them."""
-        del options
+        """As ``predict``: the library's replies are written already; what a caller asks of generation changes none of them.
+
+        Raises:
+            Invalid: `generation.library-no-schema` when JSON of a schema is asked for; `model.not-fitted`.
+        """
+        if any(o.json_schema is not None for o in options):
+            raise Invalid("generation.library-no-schema")
         answers = self.predict(texts)
         for i, a in enumerate(answers):
             if emit is not None and a.text:

@@ -91,6 +91,8 @@ def _content(message: ChatMessage, at: int) -> str:
     """The text of a message; parts of other kinds are refused."""
     if message.tool_calls:
         raise _wrong(f"messages[{at}].tool_calls", message.tool_calls, "none: tools are not spoken here")
+    if message.content is None and message.role not in {"assistant", "tool"}:
+        raise _wrong(f"messages[{at}].content", None, "a string or a list of text parts")
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     texts: list[str] = []

@@ -223,10 +223,14 @@ def generation_of(given: dict[str, Any]) -> Generation:
     if unknown := sorted(set(asked) - set(Generation.__struct_fields__)):
         raise Invalid("gateway.bad-parameter", parameter=unknown[0][:40], got="unknown", expected=", ".join(Generation.__struct_fields__))
     try:
-        return msgspec.convert(asked, Generation)
+        options = msgspec.convert(asked, Generation)
+        msgspec.msgpack.encode(options)  # what no frame can carry must not reach a replica's batch
+    except OverflowError as e:
+        raise Invalid("gateway.bad-parameter", parameter="json_schema", got="a number of more than 64 bits", expected="smaller numbers") from e
     except msgspec.ValidationError as e:
         found = _PATH.search(str(e))
         name = found.group(1) if found else "parameters"
         value = asked.get(name)
         got = str(value)[:40] if isinstance(value, (int, float)) else type(value).__name__
         raise Invalid("gateway.bad-parameter", parameter=name, got=got, expected=str(e).partition(" - at")[0][:120]) from e
+    return options
