@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wenfang.select.overlap import bleu_counts, chrf_counts, common_subsequence, distinct, rouge_counts, tokens
+from wenfang.core.text import common_subsequence
+from wenfang.select.overlap import bleu_counts, chrf_counts, distinct, rouge_counts, tokens
 from wenfang.select.ranking import ndcg_counts, recall_counts, reciprocal_rank_counts
 from wenfang.stats.scores import score
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wenfang.core.text import fold
+from wenfang.core.text import common_subsequence, fold
 
 from .features import U64, mix, ngrams
 
@@ -165,7 +165,7 @@ def _text_figures(texts: Sequence[str], texts_b: Sequence[str]) -> F64:
     rows: list[tuple[float, ...]] = []
     for a, b in zip(texts, texts_b, strict=True):
         short, long = sorted((len(a), len(b)))
-        common = _common_subsequence(a[:LCS_MAX], b[:LCS_MAX])
+        common = common_subsequence(a[:LCS_MAX], b[:LCS_MAX])
         least = max(1, min(short, LCS_MAX))
         rows.append(
             (
@@ -180,25 +180,6 @@ def _text_figures(texts: Sequence[str], texts_b: Sequence[str]) -> F64:
 
 def _common_start(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _common_subsequence(a: str, b: str) -> int:
-    """Length of the longest common subsequence, a machine word of ``a`` at a time.
-
-    >>> _common_subsequence("花呗怎么还款", "怎么还花呗")
-    3
-
-    Source: Hyyrö, Bit-parallel LCS-length computation revisited, 2004.
-    """
-    places: dict[str, int] = {}
-    for i, char in enumerate(a):
-        places[char] = places.get(char, 0) | 1 << i
-    whole = (1 << len(a)) - 1
-    free = whole
-    for char in b:
-        match = free & places.get(char, 0)
-        free = ((free + match) | (free - match)) & whole
-    return len(a) - free.bit_count()
 
 
 def sides(c: Compared, *, directed: bool) -> tuple[U64, I64]:

@@ -13,10 +13,11 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from wenfang.core.text import common_subsequence
 from wenfang.stats.formulas import BLEU_ORDER, CHRF_ORDER
 from wenfang.stats.scores import Counts, Ints, in_millionths
 
-__all__ = ["bleu_counts", "chrf_counts", "common_subsequence", "distinct", "rouge_counts", "tokens"]
+__all__ = ["bleu_counts", "chrf_counts", "distinct", "rouge_counts", "tokens"]
 
 _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_ALONE}]|(?:(?![{_ALONE}])\w)+|[^\w\s]")
@@ -37,26 +38,6 @@ def _grams(items: Sequence[Hashable], n: int) -> Counter[Hashable]:
 
 def _f1(right: int, said: int, wanted: int) -> float:
     return 2 * right / (said + wanted) if said + wanted else 1.0
-
-
-def common_subsequence(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Length of the longest common subsequence.
-
-    >>> common_subsequence("中文房间", "中国文房")
-    3
-
-    Cost: O(len(b) * len(a) / 64), by bit-parallel addition.
-    Source: Hyyrö 2004 (Bit-parallel LCS-length computation revisited).
-    """
-    where: dict[Hashable, int] = {}
-    for i, item in enumerate(a):
-        where[item] = where.get(item, 0) | 1 << i
-    full = (1 << len(a)) - 1
-    row = full
-    for item in b:
-        hit = row & where.get(item, 0)
-        row = (row + hit | row - hit) & full
-    return len(a) - row.bit_count()
 
 
 def rouge_counts(wanted: Sequence[str], said: Sequence[str]) -> dict[str, Counts]:

@@ -1,8 +1,9 @@
 """Character and word n-grams under linear machines: strong on short texts, milliseconds to load, tens of microseconds to answer.
 
-Two heads see the same grams (many labels have sparse prototypes instead, see ``models/heads.py``). The *margin* head is a one-against-the-rest support vector machine on grams scaled by how much they
-tell labels apart; the *dropout* head is a softmax regression that learned with most grams hidden. Their scores are added and
-calibrated by one temperature. Where labels do not exclude each other (multilabel), the margin head is alone and each label is decided for itself. Source of the scaling: Wang & Manning, Baselines and Bigrams, 2012 (here the largest absolute
+Two heads see the same grams (many labels have sparse prototypes instead, see ``models/heads.py``). The *margin* head is a one-against-the-rest
+support vector machine on grams scaled by how much they tell labels apart; the *dropout* head is a softmax regression that learned with most
+grams hidden. Their scores are added and calibrated by one temperature. Where labels do not exclude each other (multilabel), the margin head
+is alone and each label is decided for itself. Source of the scaling: Wang & Manning, Baselines and Bigrams, 2012 (here the largest absolute
 log-count ratio over the labels, times the root of the inverse document frequency).
 """
 

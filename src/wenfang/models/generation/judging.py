@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wenfang.core.text import common_subsequence
+
 from .candidates import Candidate, Phrases
 from .ngrams import NGrams
 from .units import Units
@@ -33,14 +35,7 @@ def overlap(said: Sequence[str], wanted: Sequence[str]) -> float:
     >>> overlap("abc", "abd")
     0.6666666666666666
     """
-    row = [0] * (len(wanted) + 1)
-    for a in said:
-        before = 0
-        for j, b in enumerate(wanted, 1):
-            here = row[j]
-            row[j] = before + 1 if a == b else max(here, row[j - 1])
-            before = here
-    return 2 * row[-1] / (len(said) + len(wanted)) if said or wanted else 1.0
+    return 2 * common_subsequence(wanted, said) / (len(said) + len(wanted)) if said or wanted else 1.0
 
 
 def figures_of(units: Units, odds: Doubles, candidates: Sequence[Candidate], phrases: Phrases, language: NGrams, *, length: tuple[float, float]) -> Doubles:
