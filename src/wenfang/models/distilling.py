@@ -1,7 +1,8 @@
 """What a teacher knows, as examples that any family can learn from.
 
 A cross-entropy against shares is the same as weighted examples, one for each label that has a share; so a family that honours
-weights learns from a teacher without knowing of it. Unlabelled texts get the teacher's own answers, weighted by how sure it is.
+weights learns from a teacher without knowing of it. Unlabelled texts get the teacher's own answers, weighted by how sure it is. Knows
+nothing of the student.
 Source: Hinton et al. 2015, section 2; Kim and Rush 2016 (sequence-level, for generated texts).
 """
 

@@ -1,7 +1,8 @@
 """After the search: do the best runs answer better together than each alone? Members are taken as they are, nothing is fitted.
 
 How they are weighed is chosen on one half of valid and judged on the other, both ways round, so that the score an ensemble enters the
-choice with is an honest one. Source: Caruana et al. 2004 (Ensemble selection from libraries of models).
+choice with is an honest one. Knows nothing of lanes, journals or bundles. Source: Caruana et al. 2004 (Ensemble selection from libraries
+of models).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Successive halving: proposals are first fitted on a small share of train, and only the promising go on to more of it.
 
 Each proposal is compared with an anchor, the family's best guess, fitted on the same share: what counts is the gain over it.
-Pure: runs in, decisions out; what was decided follows from what was done, so a killed selection decides the same again.
+Pure: runs in, decisions out; what was decided follows from what was done, so a killed selection decides the same again. Knows nothing of
+time, or of where proposals come from.
 Source: Jamieson and Talwalkar 2016 (successive halving); Li et al. 2020 (asynchronous promotion).
 """
 

@@ -1,4 +1,7 @@
-"""The champion of a name: compared with each new model on the same test examples, and replaced unless the new one is worse."""
+"""The champion of a name: compared with each new model on the same test examples, and replaced unless the new one is worse.
+
+Knows nothing of how two models are compared.
+"""
 
 from __future__ import annotations
 
