@@ -32,6 +32,7 @@ from wenfang.models.neural.session import Session
 from wenfang.models.neural.stored_tokens import tokens_from_json
 from wenfang.models.neural.tokens import Tokens
 from wenfang.models.pairs import compare
+from wenfang.models.ranks import rank_correlation
 from wenfang.models.space import Choice, Float, Integer, Space
 from wenfang.models.weights import load_arrays, save_arrays
 from wenfang.models.window_means import sentence_vectors
@@ -178,7 +179,7 @@ class Encoder(Model):
             assert valid is not None
             one, two = (sentence_vectors(run, tokens, side, size=size, budget_tokens=4096) for side in (valid.texts, valid.texts_b))
             wanted = _grades_of(valid)
-            return 0.0 if wanted is None else _rank_correlation(np.einsum("nh,nh->n", one, two), wanted)
+            return 0.0 if wanted is None else rank_correlation(np.einsum("nh,nh->n", one, two), wanted)
 
         learned = train_sentences(self.hyper, pairs, seed=self.seed, curve=curve, score=None if valid is None or _grades_of(valid) is None else score)
         self.tokens_, self.size_, self.onnx_, self.int8_, self.found_ = learned.tokens, learned.size, learned.onnx, learned.int8, learned.found
@@ -331,14 +332,3 @@ def _alike(examples: Examples, names: Sequence[str]) -> str:
 
 def _powers(cosines: F64) -> F64:
     return np.stack([cosines, cosines * np.abs(cosines)], axis=1)
-
-
-def _rank_correlation(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> float:
-    """Spearman's, equal values in the middle of their ranks."""
-    ranks: list[F64] = []
-    for values in (a, b):
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        middle = np.cumsum(counts) - (counts + 1) / 2
-        ranks.append(middle[place] - middle[place].mean())
-    norm = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-    return float((ranks[0] * ranks[1]).sum()) / norm if norm else 0.0

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wenfang.core.examples import Examples
+from wenfang.models.ranks import rank_correlation
+from wenfang.models.spans import span_f1
 from wenfang.models.tags import TagSet
 
 from .answering import Aggregate, Answerer, Run, spans_of_tokens
@@ -79,7 +81,7 @@ class Judge:
         if not self.work.sigmoid:
             return float((np.array(self.work.labels)[probabilities.argmax(axis=1)] == np.array(self.valid.labels)).mean())
         if self.valid.grades:
-            return _rank_correlation(probabilities[:, 0], np.array(self.valid.grades))
+            return rank_correlation(probabilities[:, 0], np.array(self.valid.grades))
         return best_threshold(probabilities, self.gold())[1]
 
     def threshold(self, run: Run, budget_tokens: int) -> float:
@@ -99,11 +101,8 @@ class Judge:
         assert self.work.tags is not None
         encoded = self.questions.encoded
         paths, _ = answerer.tag_paths(encoded, chain)
-        right = given = wanted = 0
-        for path, text, raw, gold in zip(paths, encoded, self.valid.texts, self.valid.spans, strict=True):
-            found = set(spans_of_tokens(self.work.tags.decode(path), text, raw))
-            right, given, wanted = right + len(found & set(gold)), given + len(found), wanted + len(gold)
-        return 2 * right / max(1, given + wanted)
+        decode = self.work.tags.decode
+        return span_f1([spans_of_tokens(decode(path), text, raw) for path, text, raw in zip(paths, encoded, self.valid.texts, strict=True)], self.valid.spans)
 
 
 def best_threshold(probabilities: Floats, gold: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -127,18 +126,3 @@ def best_threshold(probabilities: Floats, gold: npt.NDArray[np.bool_]) -> tuple[
     best = f1.max()
     rivals = middles[f1 >= best - 1e-12]
     return round(float(rivals[np.abs(rivals - 0.5).argmin()]), 6), float(best)
-
-
-def _rank_correlation(one: Floats, other: Floats) -> float:
-    """Spearman's; 0 when either is constant."""
-    a, b = _ranks(one), _ranks(other)
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm else 0.0
-
-
-def _ranks(values: Floats) -> npt.NDArray[np.float64]:
-    """Ranks, equal values sharing their mean."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return ((last - counts + last - 1) / 2.0)[place].astype(np.float64)
