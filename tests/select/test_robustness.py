@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wenfang.core.errors import Invalid
+from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples, Output, Span
 from wenfang.core.words import keys
 from wenfang.select.checks import Checks, read_checks
@@ -124,6 +124,22 @@ class Brittle:
     def predict(self, texts):
         self.asked += len(texts)
         return [Output(label="投诉" if "差" in t and "ＡＰＰ" not in t else "表扬", score=0.9) for t in texts]
+
+
+class Fragile(Brittle):
+    """Ends with an error on what stands in capitals."""
+
+    def predict(self, texts):
+        if any("APP" in t for t in texts):
+            raise Broken("serve.model-failed", model="fragile", kind="MemoryError")
+        return super().predict(texts)
+
+
+def test_a_model_that_stumbles_over_a_test_is_told_and_the_others_go_on():
+    found = checked(Fragile(), world(), {n: builtin()[n] for n in ("upper-case", "no-punctuation", "known-texts")})
+    assert (found["upper-case"].skipped, found["upper-case"].reason, found["upper-case"].n) == ("error", "serve.model-failed", 0)
+    assert found["known-texts"].n == 200
+    assert "robustness.skipped-error" in keys()
 
 
 def world(n=300):

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from wenfang.core.errors import WenfangError
 from wenfang.core.examples import Answering, Examples, Output, Span, ask
 from wenfang.core.ports import Progress, Quiet
 from wenfang.stats.bootstrap import interval
@@ -50,7 +51,9 @@ class Checked:
     """Right before and wrong after; for minimal tests: wrong."""
     mended: int = 0
     skipped: str = ""
-    """Why it did not run: ``task``, ``declared`` (nobody has said what should change), ``nothing`` (no text offers itself), ``time``."""
+    """Why it did not run: ``task``, ``declared`` (nobody has said what should change), ``nothing`` (no text offers itself), ``time``, ``error`` (the model failed on it)."""
+    reason: str = ""
+    """Code of that error."""
     rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Failures, at most 50: row, id, answer before and after."""
 
@@ -118,7 +121,10 @@ def check_robustness(
             rng = random.Random(f"{seed}:{name}")
             cases = _known(test, train, sample, rng) if test.kind == "minimal" else _rewritten(test, examples, answers, entities, sample, rng)
             now = clock()
-            _ask(checked, model, cases, examples, until=now + (until - now) / (len(tests) - place), clock=clock)
+            try:
+                _ask(checked, model, cases, examples, until=now + (until - now) / (len(tests) - place), clock=clock)
+            except WenfangError as e:  # a chosen and tested model is not lost because it stumbles here: the report says that it did
+                checked = Checked(name, test.kind, test.tolerated, skipped="error", reason=e.code)
         found.append(checked)
         watched.advance(1)
     return found
