@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformer_world import SMALL as BASE
+from transformer_world import world
 
 from wenfang.core.errors import Broken, Invalid
-from wenfang.core.examples import Examples, Span
 from wenfang.core.ports import Quiet
 from wenfang.models import Curve, families
 from wenfang.models.neural.batches import Stacker, pieces_of
@@ -24,19 +24,7 @@ from wenfang.models.neural.objectives import ClassObjective
 from wenfang.models.neural.tokens import CharTokens
 
 Transformer = families.get("transformer")
-SMALL = {
-    "hidden": 16,
-    "heads": 2,
-    "ff": 32,
-    "layers": 1,
-    "ngram_buckets": 64,
-    "min_count": 1,
-    "learning_rate": 0.02,
-    "dropout": 0.1,
-    "threads": 1,
-    "int8": False,
-    "precision": "fp32",
-}
+SMALL = BASE | {"dropout": 0.1}
 RUN = """
 import json, sys, pathlib, wenfang.models.neural.loop as loop
 sys.path.insert(0, sys.argv[1])
@@ -45,19 +33,6 @@ loop.CHECKPOINT_S = 0.0
 loop.CHECKPOINT_SHARE = 1e9
 t.fitted(sys.argv[3], curve=t.Curve(checkpoints=pathlib.Path(sys.argv[2])), **json.loads(sys.argv[4]))
 """
-
-
-def world(task, n=240, seed=1):
-    """Two marks hidden in noise: the class is the mark, the span is the mark with the character before it."""
-    rng = random.Random(seed)
-    texts, labels, spans = [], [], []
-    for i in range(n):
-        text = "".join(rng.choice("天地玄黄宇宙洪荒日月盈昃") for _ in range(rng.randint(2, 14)))
-        at = rng.randint(1, len(text))
-        labels.append("good" if i % 2 else "bad")
-        texts.append(text[:at] + "好坏"[i % 2] + text[at:])
-        spans.append((Span(at - 1, at + 1, labels[-1]),))
-    return Examples(task, texts, labels if task == "classification" else [], spans=spans if task == "tagging" else [])
 
 
 def fitted(task, *, curve=None, seed=0, **hyper):
