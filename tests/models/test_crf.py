@@ -164,7 +164,10 @@ def test_examples_without_worth_teach_nothing():
     wrong = Examples("tagging", wrong.texts, spans=[() for _ in wrong.texts])
     both = Examples("tagging", right.texts + wrong.texts, spans=right.spans + wrong.spans, weights=[1.0] * 80 + [1e-6] * 80)
     for algorithm in ("sgd", "lbfgs"):
-        assert f1(Crf(Crf.Hyper(algorithm=algorithm, lexicon=False), task="tagging").fit(both), letters(60, 10)) > 0.85
+        hyper = Crf.Hyper(algorithm=algorithm, lexicon=False)
+        alone, beside = (f1(Crf(hyper, task="tagging").fit(data), letters(60, 10)) for data in (right, both))
+        assert beside > alone - 0.04
+        assert alone > 0.8
 
 
 def test_given_words_help():

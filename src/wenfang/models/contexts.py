@@ -32,14 +32,14 @@ def _at(channel: Channel, *offsets: int) -> Template:
 
 
 CHARACTERS: tuple[Template, ...] = (
-    *(_at("form", o) for o in (-2, -1, 0, 1, 2)),
-    *(_at("form", o, o + 1) for o in (-2, -1, 0, 1)),
+    *(_at("form", o) for o in (-4, -3, -2, -1, 0, 1, 2, 3, 4)),
+    *(_at("form", o, o + 1) for o in (-4, -3, -2, -1, 0, 1, 2, 3)),
     _at("form", -1, 1),
     *(_at("form", o, o + 1, o + 2) for o in (-2, -1, 0)),
     _at("shape", -1, 0, 1),
     _at("shape", -2, -1, 0, 1, 2),
 )
-"""Single characters, pairs, triples and classes of a window of five."""
+"""Single characters and pairs of a window of nine, triples and classes of a window of five."""
 
 WORDS: tuple[Template, ...] = (
     *(_at("form", o) for o in (-2, -1, 0, 1, 2)),

@@ -43,6 +43,9 @@ _RUNS_CHEAP = 1_600_000
 """Characters times labels up to which three runs take some ten CPU-seconds: their average hangs less on the seed than one run does."""
 _FORMAT = {"keys": (np.uint64, 1), "sizes": (np.int64, 1), "weights": (np.float16, 2), "transitions": (np.float32, 2), "tags": (np.int64, 1), "word": (np.uint8, 1), **FORMAT}
 
+_VISITS = 24_000
+"""Visits of sentences that fewer than 3,000 of them get at least, in up to sixty passes."""
+
 
 class CrfHyper(Hyper):
     """What can be chosen about a conditional random field."""
@@ -85,12 +88,13 @@ class Crf(Model):
         """The whole recipe, then without topics, then learned to the end, then with more silence, then forms and shapes alone."""
         least = 1 if shape.rows < 20_000 else 2
         runs = 3 if shape.rows * shape.length_mean * shape.labels <= _RUNS_CHEAP else 1
+        passes = min(60, max(8, _VISITS // max(1, shape.rows)))
         return [
-            CrfHyper(min_count=least, topics=True, runs=runs),
-            CrfHyper(min_count=least, topics=False, runs=runs),
+            CrfHyper(min_count=least, topics=True, runs=runs, passes=passes),
+            CrfHyper(min_count=least, topics=False, runs=runs, passes=passes),
             CrfHyper(min_count=least, topics=False, algorithm="lbfgs", passes=3, dropout=0.0),
-            CrfHyper(min_count=least, topics=True, runs=runs, dropout=0.5, passes=12),
-            CrfHyper(min_count=least, lexicon=False, clusters=False, topics=False, runs=runs),
+            CrfHyper(min_count=least, topics=True, runs=runs, dropout=0.5, passes=passes * 3 // 2),
+            CrfHyper(min_count=least, lexicon=False, clusters=False, topics=False, runs=runs, passes=passes),
         ]
 
     @classmethod
