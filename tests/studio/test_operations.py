@@ -104,7 +104,15 @@ def test_paths_on_the_server_are_for_the_local_user_only(studio, tmp_path):
         run(studio, "dataset.import", far, train=str(tmp_path / "x.csv"))
     with pytest.raises(Denied, match="pretrained-is-local"):
         pretrained_of(replace(studio, actor=far), str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(Invalid, match="pickled-weights"):
+        pretrained_of(replace(studio, actor=LOCAL), str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert pretrained_of(replace(studio, actor=LOCAL), str(tmp_path)) == tmp_path
+    with pytest.raises(Invalid, match="pretrained-missing"):
+        pretrained_of(replace(studio, actor=LOCAL), str(tmp_path / "none"))
     (studio.home.pretrained / "ours").mkdir(parents=True)
     assert pretrained_of(replace(studio, actor=far), "ours") == studio.home.pretrained / "ours"
 

@@ -115,16 +115,20 @@ def upstreams_of(studio: Studio, request: RunSelection) -> list[str]:
 
 
 def pretrained_of(studio: Studio, reference: str) -> Path:
-    """A directory made here, by name; or any path, for the local user.
+    """A directory made here, by name; or any path, for the local user. What cannot be used is refused before anything is fitted.
 
     Raises:
         Denied: `model.pretrained-is-local`.
+        Invalid: `neural.pretrained-missing`, `neural.pickled-weights`, `neural.pretrained-incomplete`, `neural.pretrained-unreadable`.
     """
+    from wenfang.models.neural.directories import check_directory
+
     own = studio.home.pretrained / reference
     if "/" not in reference and own.is_dir():
         return own
     if studio.actor is None or not studio.actor.local:
         raise Denied("model.pretrained-is-local")
+    check_directory(Path(reference))
     return Path(reference)
 
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from wenfang.core.errors import Broken, Invalid, Unsupported
 from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
+from wenfang.models.neural.directories import describe
 from wenfang.models.neural.network import Network
-from wenfang.models.neural.pretrained import OFFLINE, describe
+from wenfang.models.neural.pretrained import OFFLINE
 from wenfang.models.neural.torch_state import torch_state
 
 from .sequences import Row

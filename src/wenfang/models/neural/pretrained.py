@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 
 from wenfang.core.errors import Broken, Invalid
 
+from .directories import describe
 from .network import Network
 from .tokens import SubwordTokens
 
-__all__ = ["Pretrained", "describe", "open_pretrained"]
+__all__ = ["Pretrained", "open_pretrained"]
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -86,32 +86,6 @@ class Pretrained(Network):
     def save_memory(self) -> None:
         """Compute each layer again going back."""
         cast("Any", self.body).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def describe(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a usable directory.
-
-    Raises:
-        Invalid: `neural.pretrained-missing`, `neural.pickled-weights`, `neural.pretrained-incomplete`.
-    """
-    if not folder.is_dir():
-        raise Invalid("neural.pretrained-missing", path=str(folder))
-    names = {p.name for p in folder.iterdir()}
-    if not any(n.endswith(".safetensors") for n in names):
-        pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5")))
-        if pickled:
-            raise Invalid("neural.pickled-weights", path=str(folder), files=pickled)
-    wanted = {"config.json", "tokenizer.json"}
-    missing = sorted(wanted - names) + ([] if any(n.endswith(".safetensors") for n in names) else ["model.safetensors"])
-    if missing:
-        raise Invalid("neural.pretrained-incomplete", path=str(folder), missing=missing)
-    try:
-        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise Invalid("neural.pretrained-unreadable", path=str(folder), reason=type(e).__name__) from e
-    if not isinstance(config, dict) or config.get("auto_map"):  # pyright: ignore[reportUnknownMemberType]  # a model that brings its own code is not run
-        raise Invalid("neural.pretrained-unreadable", path=str(folder), reason="config.json")
-    return cast("dict[str, Any]", config)
 
 
 def open_pretrained(folder: Path, *, outputs: int, tagging: bool, dropout: float, pairs: bool = False) -> tuple[Pretrained, SubwordTokens, int]:
