@@ -99,6 +99,19 @@ def test_equal_seeds_make_equal_networks():
     assert not np.allclose(z[0], z[2])
 
 
+def test_an_int8_network_is_verified_where_it_is_loaded(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    model = Encoder(Encoder.Hyper(**{**SMALL, "epochs": 2, "int8": True}), task="embedding").fit(Examples("embedding", texts_of(60, 1)[0]))
+    model.save(tmp_path)
+    load = lambda: Encoder.load(tmp_path, task="embedding", hyper=model.hyper, labels=[])  # noqa: E731
+    assert load().predict(["天地"]) == model.predict(["天地"])
+    check = load_file(tmp_path / "check.safetensors")
+    save_file(check | {"ids": check["ids"][::-1].copy()}, tmp_path / "check.safetensors")  # as if this machine computed otherwise
+    with pytest.raises(Broken, match=r"neural\.int8-differs"):
+        load()
+
+
 def test_directions_are_those_of_a_full_decomposition():
     texts, _ = texts_of(300, 5)
     latent = Latent.learn(texts, dimension=8, longest=1, min_count=1, long_weight=1.0, flat=0.0, seed=0)

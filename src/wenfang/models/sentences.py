@@ -29,6 +29,7 @@ from .neural.loop import Plan, Trainer
 from .neural.network import Network
 from .neural.precision import device
 from .neural.pretrained import open_pretrained
+from .neural.selfcheck import made_up
 from .neural.session import Session
 from .neural.tokens import PATTERNS, CharTokens, Tokens
 from .neural.torch_state import torch_state
@@ -66,6 +67,8 @@ class Learned:
     size: int
     onnx: bytes
     int8: bool
+    check: dict[str, npt.NDArray[Any]] | None
+    """int8: questions that a serving machine must answer as this one did."""
     found: dict[str, Any]
 
 
@@ -262,7 +265,8 @@ def _train(hyper: Any, pairs: Pairs, plan: Plan, curve: Curve, score: Callable[[
     difference = check_same(session, network, samples)
     small = _small(onnx, session, samples[2:], hyper.int8)
     found = {"best_epoch": fitted.best_epoch or fitted.decay_epochs, "decay_epochs": fitted.decay_epochs, "steps": fitted.steps, "onnx_difference": difference}
-    return Learned(tokens, size, small or onnx, small is not None, found)
+    check = None if small is None else made_up(Session(small), session, tokens)
+    return Learned(tokens, size, small or onnx, small is not None, check, found)
 
 
 def _small(onnx: bytes, session: Session, singles: Sequence[Batch], wish: bool | str) -> bytes | None:

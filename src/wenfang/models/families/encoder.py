@@ -28,6 +28,7 @@ from wenfang.models.base import Curve, DataShape, Hyper, Model
 from wenfang.models.calibration import softmax
 from wenfang.models.features import GramIndex
 from wenfang.models.latent import Latent
+from wenfang.models.neural.selfcheck import FORMAT, verify
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.stored_tokens import tokens_from_json
 from wenfang.models.neural.tokens import Tokens
@@ -101,6 +102,8 @@ class Encoder(Model):
         self.onnx_: bytes = b""
         self.size_: int = self.hyper.max_length
         self.int8_: bool = False
+        self.check_: dict[str, npt.NDArray[Any]] | None = None
+        """What an int8 network must answer where it is loaded."""
         self.curve_: dict[str, npt.NDArray[Any]] | None = None
         """From cosine to probability or grade, for matching."""
         self.found_: dict[str, Any] = {}
@@ -183,6 +186,7 @@ class Encoder(Model):
 
         learned = train_sentences(self.hyper, pairs, seed=self.seed, curve=curve, score=None if valid is None or _grades_of(valid) is None else score)
         self.tokens_, self.size_, self.onnx_, self.int8_, self.found_ = learned.tokens, learned.size, learned.onnx, learned.int8, learned.found
+        self.check_ = learned.check
 
     def _fit_curve(self, train: Examples, valid: Examples | None) -> None:
         """From cosine to probability, on pairs that the vectors did not learn from where there are such."""
@@ -245,7 +249,7 @@ class Encoder(Model):
         return classified(self.labels_, shares, top_k) if self.labels_ else [Output(score=g) for g in shares[:, 1].tolist()]
 
     def save(self, folder: Path) -> None:
-        """``latent.safetensors``, or ``model.onnx`` and ``tokens.json``; for matching ``curve.safetensors``."""
+        """``latent.safetensors``, or ``model.onnx`` and ``tokens.json`` (int8: ``check.safetensors``); for matching ``curve.safetensors``."""
         if self.latent_ is not None:
             save_arrays(folder / "latent.safetensors", {"keys": self.latent_.index.keys, "table": self.latent_.table})
         else:
@@ -255,6 +259,8 @@ class Encoder(Model):
             write_file(folder / "tokens.json", json.dumps(head, ensure_ascii=True).encode())
             for name, data in self.tokens_.files().items():
                 write_file(folder / name, data)
+        if self.check_ is not None:
+            save_arrays(folder / "check.safetensors", self.check_)
         if self.curve_ is not None:
             save_arrays(folder / "curve.safetensors", self.curve_)
 
@@ -263,7 +269,7 @@ class Encoder(Model):
         """The model that ``save`` wrote; numpy, and for networks onnxruntime.
 
         Raises:
-            Broken: `model.damaged`, `neural.bad-tokens`, `neural.bad-graph`.
+            Broken: `model.damaged`, `neural.bad-tokens`, `neural.bad-graph`, `neural.int8-differs`.
         """
         model = cls(hyper, task=task)
         model.labels_ = labels
@@ -289,6 +295,9 @@ class Encoder(Model):
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Broken("neural.bad-tokens", reason=type(e).__name__) from e
         self._session = Session(self.onnx_)
+        if self.int8_:
+            self.check_ = load_arrays(folder / "check.safetensors", FORMAT)
+            verify(self._session, self.check_)
 
     def refit_hyper(self) -> BaseModel:
         """The same with the best epoch and the choice of int8 fixed."""
