@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from wenfang.doors.cli.terminal import answer_cells
+from wenfang.doors.cli.terminal import answer_cells, print_answer
 from worlds import separable, wenfang, write_csv
 
 
@@ -127,3 +127,12 @@ def test_nested_fields_of_an_answer_keep_their_lines(tmp_path):
     (tmp_path / "grey.csv").write_text("text,label\na,x\na,y\nb,x\nc,y\n")
     done = wenfang("--lang", "en", "dataset", "import", tmp_path / "grey.csv", home=tmp_path / "home", check=0)
     assert "have more than one label" in done.stdout and "card.conflicts" not in done.stdout.partition("card ")[0]
+
+
+def test_a_report_goes_out_as_it_is(capsys):
+    from wenfang.studio import operations
+    from wenfang.studio.selections import Report
+
+    page = "<p>[b]" + "long words " * 40 + "</p>"
+    print_answer(operations()["selection.report"], Report(html=page))
+    assert capsys.readouterr().out == page + "\n"

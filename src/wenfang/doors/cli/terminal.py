@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, cast
 
+import click
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
@@ -122,6 +123,11 @@ def answer_cells(output: dict[str, Any]) -> list[str]:
 def print_answer(op: Operation, answer: BaseModel) -> None:
     """An answer for people: lists of records as a table, else its fields."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    if op.name == "selection.report":
+        click.echo(answer.model_dump()["html"])
+        return
     if op.name == "selection.run":
         print_verdict(answer, console)
         return
@@ -139,7 +145,7 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
         return
     for key, value in fields.items():
         text = _shown(value)
-        console.print(f"[bold]{key}[/]  {_escape(printable_lines(text))}")
+        console.print(f"[bold]{key}[/]  {_escape(printable_lines(text))}", soft_wrap=True)
 
 
 def _shown(value: Any) -> str:
@@ -180,6 +186,8 @@ def _cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+PIPED_WIDTH = 160
+"""Columns where no terminal says how many it has."""
 _SHOWN_MAX = 3000
 """Characters of a nested field that are shown; more is no reading for a terminal."""
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
