@@ -94,13 +94,22 @@ def _example_key(studio: Any, service: str) -> str | None:
     return studio.call("key.create", name=f"example-{service}"[:64], role="caller").key
 
 
+def example_body(task: str) -> str:
+    """What the printed call sends.
+
+    >>> example_body("matching")
+    '{"inputs": [{"text": "…", "text_b": "…"}]}'
+    """
+    return json.dumps({"inputs": [{"text": "…", "text_b": "…"} if task == "matching" else "…"]}, ensure_ascii=False)
+
+
 def _how_to_call(verdict: Any, url: str | None, key: str | None) -> None:
     if not verdict.service:
         click.echo(say("cli.not-served", name=verdict.model.partition(":")[0]))
         return
     shown = key or ("$WENFANG_BOOTSTRAP_KEY" if os.environ.get("WENFANG_BOOTSTRAP_KEY") else "$WENFANG_API_KEY")
     click.echo(say("cli.call-line"))
-    body = json.dumps({"inputs": ["…"]}, ensure_ascii=False)
+    body = example_body(verdict.task)
     click.echo(f"  curl -s {url or 'http://127.0.0.1:8700'}/predict/{verdict.service} -H \"Authorization: Bearer {shown}\" -H 'Content-Type: application/json' -d '{body}'")
 
 
