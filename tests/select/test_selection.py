@@ -11,6 +11,7 @@ import pytest
 from selection_world import Constant, InProcess, Oracle, OracleHyper, Watcher, examples, family
 
 from wenfang.core.errors import Invalid
+from wenfang.core.examples import Examples
 from wenfang.core.ports import Quiet
 from wenfang.core.words import keys, say
 from wenfang.select.report import report
@@ -290,3 +291,11 @@ def test_the_report_is_self_contained_and_escapes(tmp_path):
         assert "nan" not in page.lower().replace("finance", "")
         assert f'lang="{lang}"' in page
     assert outcome.html.startswith("<!doctype html>")
+
+
+def test_pairs_without_anything_to_judge_by_are_refused_before_a_fit(tmp_path):
+    pairs = Examples("embedding", ["a", "b"], texts_b=["c", "d"])
+    host = InProcess(Oracle)
+    with pytest.raises(Invalid, match=r"select\.no-gold"):
+        select(pairs, pairs, pairs, families={"oracle": Oracle}, ports=Ports(host, host.write), plan=Plan(budget_s=5), work=tmp_path)
+    assert not (tmp_path / "journal.jsonl").exists()

@@ -102,13 +102,15 @@ def select(
         clock: seconds, for the budget.
 
     Raises:
-        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.budget-too-small`, `select.unknown-metric`.
+        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.no-gold`, `select.budget-too-small`, `select.unknown-metric`.
         Cancelled: from ``progress``.
     """
     limits, seed = plan.limits, plan.seed
     for name, examples in (("train", train), ("valid", valid), ("test", test)):
         if not len(examples):
             raise Invalid("select.no-examples", split=name)
+        if name != "train" and train.task in {"matching", "embedding"} and not examples.grades and len(set(examples.labels)) < 2:
+            raise Invalid("select.no-gold", task=train.task)
     check_metric(plan.metric, valid)
     if plan.budget_s < LEAST_BUDGET_S:
         raise Invalid("select.budget-too-small", budget_s=plan.budget_s, least_s=LEAST_BUDGET_S)
