@@ -15,11 +15,13 @@ from wenfang.stats.scores import Counts
 
 from .cost import Price, cost_of_a_million
 
-__all__ = ["ALPHA", "SAME_COST", "Breach", "Candidate", "Choice", "Cost", "Limits", "Test", "choose", "non_dominated"]
+__all__ = ["ALPHA", "SAME_COST", "SAME_SIZE", "Breach", "Candidate", "Choice", "Cost", "Limits", "Test", "choose", "non_dominated"]
 
 ALPHA = 0.05
 SAME_COST = 1.25
-"""Latencies or sizes within 25 % of the cheapest are called equal: two measurements of one model differ by as much on a busy machine."""
+"""Latencies within 25 % of the fastest are called equal: two measurements of one model differ by as much on a busy machine."""
+SAME_SIZE = 4.0
+"""Size decides where it is another order: some megabytes cost nothing that a point of score would not be worth; who must save them sets a limit."""
 
 
 class Measured(Protocol):
@@ -191,11 +193,11 @@ def choose(candidates: Sequence[Candidate], limits: Limits, *, alpha: float = AL
 
 
 def _cheapest(equal: Sequence[Candidate]) -> Candidate:
-    """Lowest p99, then size; what is within 25 % counts as equal, and among equals the better score wins."""
+    """Lowest p99, then size; what is near counts as equal, and among equals the better score wins."""
     fastest = min(equal, key=lambda c: (c.p99_ms, c.size_bytes, c.name))
     fast = [c for c in equal if not c.slower_than(fastest)]
     smallest = min(c.size_bytes for c in fast)
-    small = [c for c in fast if c.size_bytes <= smallest * SAME_COST]
+    small = [c for c in fast if c.size_bytes <= smallest * SAME_SIZE]
     return max(small, key=lambda c: (c.score, -c.p99_ms, -c.size_bytes, c.name))
 
 
