@@ -64,7 +64,7 @@ def test_round_trip(folder, tmp_path):
     assert model.perplexity(fresh) < 1.3
     told = []
     model.generate(fresh.texts[:1], [Generation()], emit=lambda _, piece: told.append(piece))
-    assert told == list(answers[0].text)  # three bytes a character, and only whole characters are told
+    assert [piece for piece in told if piece] == list(answers[0].text)  # three bytes a character, only whole ones are told; between them signs of life
     value = json.loads(
         model.generate(fresh.texts[:1], [Generation(json_schema={"type": "array", "items": {"enum": ["好", 1]}, "minItems": 1, "maxItems": 2}, max_tokens=40)])[0].text
     )
