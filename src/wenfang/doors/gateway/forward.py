@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,12 +59,12 @@ class Forwarder:
     """Forwards one request over one connection of its own: control's load is people, not machines.
 
     Args:
-        socket: of the control process.
+        path: of the control process's socket.
         timeout_s: until its answer begins.
     """
 
-    def __init__(self, socket: Path, timeout_s: float = 300.0) -> None:
-        self.socket = socket
+    def __init__(self, path: Path, timeout_s: float = 300.0) -> None:
+        self.path = path
         self.timeout_s = timeout_s
 
     async def relay(self, exchange: Exchange, connection: Connection) -> None:
@@ -73,24 +74,29 @@ class Forwarder:
             Busy: `gateway.control-away`, `gateway.control-silent`.
             ConnectionError: control went away in the middle of its answer.
         """
-        try:
-            reader, writer = await asyncio.open_unix_connection(str(self.socket), limit=PIECE_BYTES)
-        except OSError as e:
-            raise Busy("gateway.control-away", retry_after_s=2.0) from e
-        sending = asyncio.get_running_loop().create_task(self._send(exchange, writer))
-        try:
-            await self._receive(exchange, connection, reader)
-        except (ConnectionError, EOFError, httptools.HttpParserError) as e:
-            if exchange.head_sent:
-                raise ConnectionError("control went away in the middle of its answer") from e
-            raise Busy("gateway.control-away", retry_after_s=2.0) from e
-        finally:
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await sending
-            writer.close()
+        # A bare socket, not a stream: a stream that fails to write forgets what it has read, and so loses an answer
+        # given before the whole request was read.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.sock_connect(sock, str(self.path))
+            except OSError as e:
+                raise Busy("gateway.control-away", retry_after_s=2.0) from e
+            sending = loop.create_task(self._send(exchange, sock))
+            try:
+                await self._receive(exchange, connection, sock)
+            except (OSError, EOFError, httptools.HttpParserError) as e:
+                if exchange.head_sent:
+                    raise ConnectionError("control went away in the middle of its answer") from e
+                raise Busy("gateway.control-away", retry_after_s=2.0) from e
+            finally:
+                sending.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sending
 
-    async def _send(self, exchange: Exchange, writer: asyncio.StreamWriter) -> None:
+    async def _send(self, exchange: Exchange, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         request = exchange.request
         chunked = b"transfer-encoding" in request.headers
         lines = [f"{request.method} ".encode(), request.target, b" HTTP/1.1\r\n"]
@@ -100,23 +106,22 @@ class Forwarder:
         lines += [FORWARDED, b": ", request.client.encode(), b"\r\nx-request-id: ", request.request_id.encode(), b"\r\nconnection: close\r\n"]
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if chunked else b"\r\n")
         try:
-            writer.write(b"".join(lines))
+            await loop.sock_sendall(sock, b"".join(lines))
             while piece := await exchange.read():
-                writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
-                await writer.drain()
+                await loop.sock_sendall(sock, b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
             if chunked:
-                writer.write(b"0\r\n\r\n")
-            await writer.drain()
-        except ConnectionError as e:  # control may answer before it has read everything: its answer counts
+                await loop.sock_sendall(sock, b"0\r\n\r\n")
+        except OSError as e:  # control may answer before it has read everything: its answer counts
             log.debug("control stopped reading request %s: %s", request.request_id, e)
 
-    async def _receive(self, exchange: Exchange, connection: Connection, reader: asyncio.StreamReader) -> None:
+    async def _receive(self, exchange: Exchange, connection: Connection, sock: socket.socket) -> None:
         answer = _Answer()
         parser = httptools.HttpResponseParser(answer)
         chunked, status = False, 0
+        loop = asyncio.get_running_loop()
         while not answer.done:
             try:
-                data = await asyncio.wait_for(reader.read(PIECE_BYTES), self.timeout_s)
+                data = await asyncio.wait_for(loop.sock_recv(sock, PIECE_BYTES), self.timeout_s)
             except TimeoutError as e:
                 if exchange.head_sent:
                     raise ConnectionError("control fell silent") from e
