@@ -25,23 +25,73 @@ def emit(rows: I32, weights: F32, scores: F32) -> None:  # pragma: no cover comp
     """Sum the weights of the rows of each place into ``scores``, shape (N, L), and lower them by the best of the place."""
     K, L = rows.shape[1], weights.shape[1]
     for t in range(len(rows)):
-        for j in range(L):
-            scores[t, j] = weights[rows[t, 0], j]
-        for k in range(1, K):
-            row = rows[t, k]
-            if row:
-                for j in range(L):
-                    scores[t, j] += weights[row, j]
-        top = scores[t, 0]
+        own = scores[t]
+        own[:] = weights[rows[t, 0]]
+        k = 1
+        while k + 4 <= K:  # four rows at a time: the sums, in the same order, leave their registers a quarter as often
+            one, two, three, four = weights[rows[t, k]], weights[rows[t, k + 1]], weights[rows[t, k + 2]], weights[rows[t, k + 3]]
+            for j in range(L):
+                own[j] = (((own[j] + one[j]) + two[j]) + three[j]) + four[j]
+            k += 4
+        while k < K:
+            one = weights[rows[t, k]]
+            for j in range(L):
+                own[j] += one[j]
+            k += 1
+        top = own[0]
         for j in range(1, L):
-            top = max(top, scores[t, j])
+            top = max(top, own[j])
         for j in range(L):
-            scores[t, j] -= top
+            own[j] -= top
+
+
+@jit
+def _gather(values: F64, table: F64, size: int, sums: F64) -> None:  # pragma: no cover compiled
+    """``values`` times the first ``size`` columns of ``table``, added up row after row into ``sums``."""
+    for j in range(size):
+        sums[j] = 0.0
+    i = 0
+    while i + 4 <= len(values):
+        a, b, c, d = values[i], values[i + 1], values[i + 2], values[i + 3]
+        one, two, three, four = table[i], table[i + 1], table[i + 2], table[i + 3]
+        for j in range(size):
+            sums[j] = (((sums[j] + a * one[j]) + b * two[j]) + c * three[j]) + d * four[j]
+        i += 4
+    while i < len(values):
+        a, one = values[i], table[i]
+        for j in range(size):
+            sums[j] += a * one[j]
+        i += 1
+
+
+@jit
+def _arrive(best: F32, moves: F32, least: F32, most: F32, edges: I64, new: F32, back: I32) -> None:  # pragma: no cover compiled
+    """The best way to each tag that opens a span or is outside; a tag before it that is beaten at every one of them is passed over.
+
+    Shapes and meanings:
+        best: score of each tag at the place before, shape (L,).
+        least: smallest and ``most``: largest move from each tag to one that opens, shape (L,).
+        new: filled with scores, ``back`` with tags, shape (L,).
+    """
+    opens, closes, inner = edges[0], edges[1], edges[2]
+    bar = np.float32(-np.inf)
+    for i in range(closes, inner):
+        bar = max(bar, best[i] + least[i])
+    for j in range(opens):
+        new[j], back[j] = np.float32(-np.inf), closes
+    for i in range(closes, inner):
+        b, row = best[i], moves[i]
+        if b + most[i] < bar:
+            continue
+        for j in range(opens):
+            candidate = b + row[j]
+            if candidate > new[j]:
+                new[j], back[j] = candidate, i
 
 
 @jit
 def _forward(
-    scores: F32, odds: F32, start: int, T: int, moves: F32, steps: F64, edges: I64, before: I64, alpha: F64, scale: F64, back: I32, best: F32
+    scores: F32, odds: F32, start: int, T: int, moves: F32, least: F32, most: F32, steps: F64, edges: I64, before: I64, alpha: F64, scale: F64, back: I32, best: F32
 ) -> None:  # pragma: no cover compiled
     """The best score and the scaled forward probability of each tag at each place of one sentence."""
     L = scores.shape[1]
@@ -50,18 +100,8 @@ def _forward(
     for t in range(T):
         at = start + t
         if t:
-            for j in range(opens):
-                new[j] = best[closes] + moves[closes, j]
-                back[t, j] = closes
-                alpha[t, j] = alpha[t - 1, closes] * steps[closes, j]
-            for i in range(closes + 1, inner):
-                a, b = alpha[t - 1, i], best[i]
-                for j in range(opens):
-                    candidate = b + moves[i, j]
-                    if candidate > new[j]:
-                        new[j] = candidate
-                        back[t, j] = i
-                    alpha[t, j] += a * steps[i, j]
+            _arrive(best, moves, least, most, edges, new, back[t])
+            _gather(alpha[t - 1, closes:inner], steps[closes:inner], opens, alpha[t])
             for j in range(opens, L):
                 one, two = before[j, 0], before[j, 1]
                 a, b = best[one] + moves[one, j], best[two] + moves[two, j]
@@ -89,21 +129,18 @@ def _forward(
 
 
 @jit
-def _backward(odds: F32, start: int, T: int, steps: F64, backs: F64, edges: I64, before: I64, scale: F64, beta: F64, end: float) -> None:  # pragma: no cover compiled
-    """Scaled backward probabilities, such that forward times backward is the probability of a tag."""
+def _backward(odds: F32, start: int, first: int, T: int, steps: F64, backs: F64, edges: I64, before: I64, scale: F64, beta: F64, end: float) -> None:  # pragma: no cover compiled
+    """Scaled backward probabilities from place ``first`` on, such that forward times backward is the probability of a tag."""
     L = odds.shape[1]
     opens, closes, inner = edges[0], edges[1], edges[2]
     ahead = np.empty(L)
     for j in range(L):
         beta[T - 1, j] = 1.0 / end if closes <= j < inner else 0.0
-    for t in range(T - 1, 0, -1):
+    for t in range(T - 1, first, -1):
         for j in range(L):
             ahead[j] = odds[start + t, j] * beta[t, j] / scale[start + t]
             beta[t - 1, j] = 0.0
-        for j in range(opens):
-            a = ahead[j]
-            for i in range(closes, inner):
-                beta[t - 1, i] += a * backs[j, i]
+        _gather(ahead[:opens], backs[:opens, closes:inner], inner - closes, beta[t - 1, closes:inner])
         for j in range(opens, L):
             beta[t - 1, before[j, 0]] += ahead[j] * steps[before[j, 0], j]
             beta[t - 1, before[j, 1]] += ahead[j] * steps[before[j, 1], j]
@@ -131,25 +168,29 @@ def decode(
         longest = max(longest, starts[s + 1] - starts[s])
     back, best = np.zeros((longest, L), np.int32), np.empty(L, np.float32)
     alpha, beta = np.empty((longest, L)), np.empty((longest, L))
+    least, most = np.zeros(L, np.float32), np.zeros(L, np.float32)
+    for i in range(closes, inner):
+        least[i], most[i] = moves[i, :opens].min(), moves[i, :opens].max()
     for s in range(len(starts) - 1):
         start, T = int(starts[s]), int(starts[s + 1] - starts[s])
         if T == 0:
             continue
-        _forward(scores, odds, start, T, moves, steps, edges, before, alpha, scale, back, best)
+        _forward(scores, odds, start, T, moves, least, most, steps, edges, before, alpha, scale, back, best)
         tag, end = closes, 0.0
         for j in range(closes, inner):
             end += alpha[T - 1, j]
             if best[j] > best[tag]:
                 tag = j
         ends[s] = end
-        found = False
+        first_end = T
         for t in range(T - 1, -1, -1):
             path[start + t] = tag
-            found = found or tag != closes
+            if closes < tag < inner:
+                first_end = t
             tag = back[t, tag]
-        if not found:
+        if first_end == T:
             continue
-        _backward(odds, start, T, steps, backs, edges, before, scale, beta, end)
+        _backward(odds, start, first_end, T, steps, backs, edges, before, scale, beta, end)
         first, m = 0, 0.0
         for t in range(T):
             at, tag = start + t, path[start + t]
