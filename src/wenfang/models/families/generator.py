@@ -1,8 +1,8 @@
 """The ``generator`` family: texts written for texts and conversations, by a small network of ours or from pieces of the source.
 
 ``decoder`` and ``encoder-decoder`` are networks over characters, trained with torch and run in numpy; ``extractive`` puts pieces of the
-source together and learns that from a few hundred pairs. A decoder-only directory of the transformers library is fine-tuned with torch
-and served through ONNX with its keys and values kept.
+source together and learns that from a few hundred pairs. A directory of the transformers library, a decoder alone or behind an encoder, is
+fine-tuned with torch (all weights, or low-rank differences that are folded in) and served through ONNX with its keys and values kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class GeneratorHyper(Hyper):
     kind: Literal["decoder", "encoder-decoder", "extractive"] = Field(
         "decoder", description="one network for source and target, an encoder before it, or pieces of the source put together"
     )
-    pretrained: str | None = Field(None, description="local decoder-only directory of the transformers library; None: own model")
+    pretrained: str | None = Field(None, description="local directory of the transformers library that writes (Qwen, Llama, T5, BART, Pegasus and like layouts); None: own model")
+    lora_rank: int = Field(0, ge=0, le=256, description="pretrained: train low-rank differences of this rank; 0: all weights")
+    lora_alpha: float | None = Field(None, gt=0, le=4096, description="their weight is this over the rank; None: twice the rank")
+    lora_targets: tuple[str, ...] = Field((), description="last names of the layers that get them, such as q and v; none: every linear layer")
     layers: int = Field(2, ge=1, le=24, description="of the decoder, and as many of the encoder")
     hidden: int = Field(192, ge=8, le=2048, description="an even multiple of heads")
     heads: int = Field(6, ge=1, le=32)
@@ -50,7 +53,7 @@ class GeneratorHyper(Hyper):
     learn_prompt: bool = Field(True, description="a decoder learns to write the sources too")
     dropout: float = Field(0.2, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    learning_rate: float | None = Field(None, gt=0, le=1, description="None: 2e-3 from scratch, 5e-5 pretrained")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="None: 2e-3 from scratch, 5e-5 from a pretrained decoder, 1e-4 from an encoder-decoder, 3e-4 with lora")
     weight_decay: float = Field(0.1, ge=0, le=1)
     batch_tokens: int = Field(2048, ge=8, description="padded tokens of a batch")
     epochs: float = Field(10.0, gt=0, le=1000)
@@ -128,8 +131,8 @@ class Generator(Model):
         """Learn to write the targets of ``train``.
 
         Raises:
-            Invalid: `model.no-examples`, `model.no-targets`, `generation.nothing-to-extract`, `neural.not-finite`, `neural.pickled-weights` and its like.
-            Unsupported: `generation.not-a-decoder`, `generation.not-exportable`.
+            Invalid: `model.no-examples`, `model.no-targets`, `generation.nothing-to-extract`, `neural.not-finite`, `neural.lora-unfit`, `neural.lora-no-modules`, `neural.pickled-weights` and its like.
+            Unsupported: `generation.not-exportable`.
         """
         trainable_labels(train)
         if not any(train.targets):
@@ -137,6 +140,8 @@ class Generator(Model):
         self.labels_ = []
         valid = None if valid is None or not len(valid) else valid
         curve = curve or Curve()
+        if self.hyper.lora_rank and self.hyper.pretrained is None:
+            raise Invalid("neural.lora-unfit", rank=self.hyper.lora_rank)
         if self.hyper.pretrained is None and self.hyper.kind == "extractive":
             return self._compose(train, valid, curve)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the transformer family: threads that spin at barriers crawl on a busy machine
@@ -231,5 +236,5 @@ class Generator(Model):
     def environment(self) -> Mapping[str, str]:
         """Versions of what shaped the result."""
         if self.hyper.pretrained is not None:
-            return {name: version(name) for name in ("numpy", "torch", "transformers", "tokenizers", "onnxruntime")}
+            return {name: version(name) for name in ("numpy", "torch", "transformers", "tokenizers", "onnxruntime", *(("peft",) if self.hyper.lora_rank else ()))}
         return {name: version(name) for name in (("numpy",) if self.hyper.kind == "extractive" else ("numpy", "torch"))}

@@ -27,10 +27,12 @@ class Speech:
         pieces: V byte strings; empty for marks and for what must not be written.
         ends: tokens that end a text.
         blank_first: the first blank of a text is the tokeniser's, not the writer's.
+        words: which tokens begin a word, where blanks are not written: one stands between words of letters and digits, none beside other signs.
     """
 
-    def __init__(self, pieces: Sequence[bytes], ends: Sequence[int], *, blank_first: bool = False) -> None:
+    def __init__(self, pieces: Sequence[bytes], ends: Sequence[int], *, blank_first: bool = False, words: Sequence[bool] | None = None) -> None:
         self.pieces = pieces
+        self._words = words
         self.ends = frozenset(ends)
         self.blank_first = blank_first
         self.first = np.array([p[0] if p else 256 for p in pieces], np.int16)
@@ -39,6 +41,13 @@ class Speech:
         self.single = frozenset(p[0] for p in self.whole if len(p) == 1)
         """Bytes that stand alone: with all of them anything can be spelled."""
         self.mute = np.flatnonzero((self.first == 256) & ~np.isin(np.arange(len(pieces)), sorted(self.ends)))
+
+    def piece(self, said: bytes, token: int) -> bytes:
+        """What a token says behind ``said``."""
+        piece = self.pieces[token]
+        if self._words is not None and self._words[token] and said[-1:].isalnum() and piece[:1].isalnum():
+            return b" " + piece
+        return piece
 
     def text(self, said: bytes) -> str:
         """Whole characters of ``said``; what is no UTF-8 shows as U+FFFD."""
@@ -111,7 +120,7 @@ class Rules:
 
     def extended(self, line: Line, token: int) -> Line | None:
         """The line with one more token; None: a word of it is forbidden, or it could not become JSON in the tokens that are left."""
-        piece = self.speech.pieces[token]
+        piece = self.speech.piece(line.said, token)
         said = line.said + piece
         if any(said.rfind(word, max(0, len(line.said) - len(word) + 1)) >= 0 for word in self.forbidden):
             return None

@@ -62,12 +62,14 @@ class RowFeed:
         batch_tokens: padded tokens of a batch.
         apart: source and target stand in columns of their own, for an encoder.
         learn_prompt: the network learns to write the prompts too; never with an encoder.
+        pad: stands where nothing stands.
     """
 
-    def __init__(self, rows: Sequence[Row], batch_tokens: int, *, apart: bool, learn_prompt: bool) -> None:
+    def __init__(self, rows: Sequence[Row], batch_tokens: int, *, apart: bool, learn_prompt: bool, pad: int = PAD) -> None:
         self.rows = rows
         self.batch_tokens = batch_tokens
         self.apart = apart
+        self.pad = pad
         self.learn_prompt = learn_prompt and not apart
         self.lengths = np.array([len(r.prompt) + len(r.target) for r in rows], np.int32)
 
@@ -88,7 +90,7 @@ class RowFeed:
         first = max(len(r.prompt) for r in rows) if self.apart else 0
         begins = [max(first, 1) if self.apart else len(r.prompt) for r in rows]
         T = max(b + len(r.target) for b, r in zip(begins, rows, strict=True))
-        ids = np.full((len(rows), T), PAD, np.int32)
+        ids = np.full((len(rows), T), self.pad, np.int32)
         targets = np.full((len(rows), T), -1, np.int32)
         mask = np.zeros((len(rows), T), np.bool_)
         for b, (row, begin) in enumerate(zip(rows, begins, strict=True)):

@@ -16,6 +16,8 @@ from .rules import Speech
 __all__ = ["Subwords"]
 
 BLANK = "▁"
+GLUED = "##"
+"""Before tokens that go on with a word."""
 
 
 class Subwords:
@@ -25,15 +27,16 @@ class Subwords:
         source: the bytes of ``tokenizer.json``.
         end: number of the token that ends a text.
         template: the directory's chat template, or none: roles with colons, one turn a line.
+        starts: what stands before every text behind an encoder; none: there is no encoder, and sources need no special tokens.
 
     Raises:
         Broken: `neural.bad-tokens`.
     """
 
-    def __init__(self, source: bytes, *, end: int, template: str | None = None) -> None:
+    def __init__(self, source: bytes, *, end: int, template: str | None = None, starts: Sequence[int] = ()) -> None:
         from tokenizers import Tokenizer
 
-        self.source, self.end, self.template = source, end, template
+        self.source, self.end, self.template, self.starts = source, end, template, tuple(starts)
         try:
             self._tokenizer: Any = Tokenizer.from_str(source.decode("utf-8"))
             described: dict[str, Any] = json.loads(source)
@@ -41,18 +44,42 @@ class Subwords:
             raise Broken("neural.bad-tokens", reason=type(e).__name__) from e
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        bytewise = '"ByteLevel"' in json.dumps(described.get("decoder"))
+        kinds = json.dumps(described.get("decoder"))
+        bytewise, wordpieces = '"ByteLevel"' in kinds, '"WordPiece"' in kinds
         special: set[int] = {t["id"] for t in described.get("added_tokens", []) if t.get("special")}
-        size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        pieces = [b"" if i in special or i == end else _bytes_of(self._tokenizer.id_to_token(i) or "", bytewise=bytewise) for i in range(size)]
-        self.speech = Speech(pieces, [end], blank_first=not bytewise)
+        self.size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        """One more than the highest number it gives."""
+        tokens: list[str] = [self._tokenizer.id_to_token(i) or "" for i in range(self.size)]
+        said = [b"" if i in special or i == end else _bytes_of(token, bytewise=bytewise) for i, token in enumerate(tokens)]
+        words = [not token.startswith(GLUED) for token in tokens] if wordpieces else None
+        self.speech = Speech([piece.removeprefix(GLUED.encode()) if wordpieces else piece for piece in said], [end], blank_first=not bytewise, words=words)
+        probe = self._tokenizer.encode("a", add_special_tokens=True)
+        inner = [i for i, mark in enumerate(probe.special_tokens_mask) if not mark] or [len(probe.ids)]
+        self._before, self._behind = list(probe.ids[: inner[0]]), list(probe.ids[inner[-1] + 1 :])
+
+    @property
+    def behind(self) -> int | None:
+        """The last special token behind a source; None: there is none."""
+        return self._behind[-1] if self._behind else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What is kept beside ``tokenizer.json``."""
+        return {"end": self.end, "template": self.template, "starts": list(self.starts)}
 
     def encode(self, text: str) -> list[int]:
         """Without special tokens."""
         return list(self._tokenizer.encode(encodable(text), add_special_tokens=False).ids)
 
     def prompt(self, text: str, *, task: Task, limit: int) -> list[int]:
-        """A source with a line break behind it, or a conversation up to where the assistant speaks; at least one token."""
+        """A source with a line break behind it, or a conversation up to where the assistant speaks; for an encoder between its special tokens; at least one token."""
+        if self.starts:
+            room = max(0, limit - len(self._before) - len(self._behind))
+            if task == "chat":
+                ids = self.encode(self._conversation(conversation(text)))
+                inner = ids[max(0, len(ids) - room) :]
+            else:
+                inner = self.encode(text)[:room]
+            return [*self._before, *inner, *self._behind] or [self.end]
         if task == "chat":
             return self.encode(self._conversation(conversation(text)))[-limit:] or [self.end]
         last = self.encode("\n") or [self.end]

@@ -22,12 +22,12 @@ from wenfang.models.neural.network import Network
 from wenfang.models.neural.precision import device, precision_of
 from wenfang.models.neural.torch_state import torch_state
 
-from .alphabet import Alphabet
+from .alphabet import PAD, Alphabet
 from .network import Writer
 from .sequences import Row, RowFeed, rows_of
 from .shape import WriterShape
 
-__all__ = ["LearnedWriter", "NextToken", "fit_writer", "train_rows"]
+__all__ = ["LearnedWriter", "NextToken", "Rows", "fit_writer", "train_rows"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,6 +40,18 @@ class LearnedWriter:
     shape: WriterShape
     weights: dict[str, Floats]
     found: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a network learns from and what it is stopped by."""
+
+    learned: Sequence[Row]
+    judged: Sequence[Row]
+    """May be empty."""
+    apart: bool = False
+    """For an encoder."""
+    pad: int = PAD
 
 
 class NextToken:
@@ -97,7 +109,7 @@ def fit_writer(hyper: Any, train: Examples, valid: Examples | None, *, seed: int
     with torch_state(seed, hyper.threads or 1):
         network = Writer(shape)
         request = {"hyper": hyper.model_dump(mode="json"), "rows": [[r.prompt, r.target] for r in [*rows, *judged]], "seed": seed}
-        fitted, loss = train_rows(network, rows, judged, hyper=hyper, curve=curve, request=request, seed=seed)
+        fitted, loss = train_rows(network, Rows(rows, judged, apart=bool(hyper.encoder_layers)), hyper=hyper, curve=curve, request=request, seed=seed)
         weights = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in network.state_dict().items()}
     return LearnedWriter(alphabet, shape, weights, found_of(fitted, loss, target_max))
 
@@ -115,25 +127,23 @@ def found_of(fitted: Fitted, loss: float | None, target_max: int) -> dict[str, A
     }
 
 
-def train_rows(network: Network, rows: Sequence[Row], judged: Sequence[Row], *, hyper: Any, curve: Curve, request: dict[str, Any], seed: int) -> tuple[Fitted, float | None]:
+def train_rows(network: Network, rows: Rows, *, hyper: Any, curve: Curve, request: dict[str, Any], seed: int) -> tuple[Fitted, float | None]:
     """Train a network on rows; afterwards it is on the processor and holds the best state.
 
     Args:
         network: scores of next tokens.
-        rows: to learn from.
-        judged: to stop by; may be empty.
+        rows: to learn from and to stop by.
         hyper: of the family.
         curve: told how it goes; its checkpoints are used.
         request: what shapes the fit; a checkpoint of anything else is not taken up.
         seed: of the shuffling.
 
     Returns:
-        how it went, and the loss on ``judged`` in nats a token (None: nothing was judged).
+        how it went, and the loss on those judged, in nats a token (None: none was judged).
     """
-    apart = bool(hyper.encoder_layers)
     network.to(device())
-    feed = RowFeed(rows, hyper.batch_tokens, apart=apart, learn_prompt=hyper.learn_prompt)
-    trial = RowFeed(judged, hyper.batch_tokens, apart=apart, learn_prompt=False) if judged else None
+    feed = RowFeed(rows.learned, hyper.batch_tokens, apart=rows.apart, learn_prompt=hyper.learn_prompt, pad=rows.pad)
+    trial = RowFeed(rows.judged, hyper.batch_tokens, apart=rows.apart, learn_prompt=False, pad=rows.pad) if rows.judged else None
     score = None if trial is None else (lambda: -mean_loss(network, trial))
     checkpoints = None if curve.checkpoints is None else Checkpoints(curve.checkpoints, fingerprint({**request, "torch": torch.__version__, "device": device().type}))
     plan = _plan(hyper, seed, 0 if trial is None else int(trial.lengths.sum()))
@@ -164,7 +174,7 @@ def mean_loss(network: Network, feed: RowFeed) -> float:
 
 
 def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
-    rate = hyper.learning_rate or (2e-3 if hyper.pretrained is None else 5e-5)
+    rate = hyper.learning_rate or 2e-3
     return Plan(
         epochs=hyper.epochs,
         decay_epochs=max(hyper.epochs, hyper.decay_epochs or hyper.epochs),

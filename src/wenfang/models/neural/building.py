@@ -42,7 +42,7 @@ def build(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, i
     if folder is not None and not is_ours(folder):
         network, subwords, positions = open_pretrained(folder, outputs=outputs, tagging=tagging, dropout=hyper.dropout, pairs=bool(train.texts_b))
         if hyper.lora_rank:
-            network.add_adapters(hyper.lora_rank)
+            network.add_adapters(folder, hyper.lora_rank)
         special = len(subwords.prefix) + len(subwords.suffix)
         return network, subwords, max(1, min(hyper.max_length, positions - special))
     if hyper.lora_rank:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from wenfang.core.errors import Broken, Invalid
 
+from .adapters import adapted, merged
 from .directories import describe
 from .network import Network
 from .tokens import SubwordTokens
@@ -65,23 +65,13 @@ class Pretrained(Network):
         """The vectors of the subwords."""
         return cast("Any", self.body).get_input_embeddings().weight
 
-    def add_adapters(self, rank: int) -> None:
-        """Train low-rank differences of the linear layers instead of the body itself.
-
-        Source: Hu et al. 2021, section 4.1.
-        """
-        import peft
-
-        lora: Any = peft
-        with warnings.catch_warnings():  # peft asks transformers by a name that is on its way out
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            self.body = lora.get_peft_model(self.body, lora.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", bias="none"))
+    def add_adapters(self, folder: Path, rank: int) -> None:
+        """Train low-rank differences of the linear layers instead of the body itself."""
+        self.body = adapted(self.body, folder, rank=rank)
 
     def merge(self) -> None:
         """Fold low-rank differences into the body."""
-        fold = getattr(self.body, "merge_and_unload", None)
-        if fold is not None:
-            self.body = fold()
+        self.body = merged(self.body)
 
     def save_memory(self) -> None:
         """Compute each layer again going back."""
