@@ -208,3 +208,35 @@ def test_a_search_killed_among_its_proposals_goes_on_to_the_same_end(tmp_path):
         found = json.loads(again.stdout)
         assert 0 < found["fits"] < whole["fits"]
         assert (found["runs"], found["test"]) == (whole["runs"], whole["test"])
+
+
+def heavy(*modules):
+    def libraries(self):
+        return modules
+
+    made = family("heavy", OracleHyper(error=0.1))
+    made.libraries = libraries
+    return made
+
+
+def test_libraries_are_loaded_beside_the_first_fit(tmp_path, monkeypatch):
+    (tmp_path / "a_slow_library.py").write_text("import time\ntime.sleep(0.5)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_slow_library", raising=False)
+    outcome = run(tmp_path / "work", heavy("a_slow_library"), budget_s=20.0)
+    (only,) = runs(outcome)
+    assert only["loading_s"] >= 0.5 > only["fit_s"]
+    assert outcome.document["final"]["refit"]["fit_s"] < 0.5
+
+
+def test_a_budget_without_time_for_one_fit_is_refused_and_the_least_is_told(tmp_path):
+    slow = heavy(*[f"never_there_{i}" for i in range(30)])
+    with pytest.raises(Invalid, match="budget-too-small") as e:
+        run(tmp_path / "small", slow, budget_s=5.0)
+    assert e.value.fields["least_s"] > 15
+    assert "5.0 s is too small" in e.value.detail("en") and str(e.value.fields["least_s"]) in e.value.detail("en")
+    outcome = run(tmp_path / "enough", slow, budget_s=10.0 * e.value.fields["least_s"])  # the machine may be busier by then
+    assert [r["state"] for r in runs(outcome)] == ["done"]
+    light = run(tmp_path / "mixed", slow, family("light", OracleHyper(error=0.2)), budget_s=5.0)
+    assert [r["name"] for r in runs(light)] == ["light-1"]
+    assert [g["key"] for g in light.document["given_up"] if g["family"] == "heavy"] == ["select.family-not-begun"]

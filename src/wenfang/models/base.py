@@ -205,6 +205,10 @@ class Model(ABC):
     def load(cls, folder: Path, *, task: Task, hyper: BaseModel, labels: list[str]) -> Self:
         """The model that ``save`` wrote, ready to predict; never imports torch."""
 
+    def libraries(self) -> Sequence[str]:
+        """Modules that ``fit`` loads and that take a while: selection loads them before it counts a first fit's time. Default: none."""
+        return ()
+
     def refit_hyper(self) -> BaseModel:
         """Hyper-parameters for fitting again on train + valid: what early stopping found is fixed (epochs). Default: the same."""
         return self.hyper

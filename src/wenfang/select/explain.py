@@ -106,7 +106,7 @@ def _more_time(d: Document) -> list[Sentence]:
     need = 0.0
     for g in d["given_up"]:
         if g["key"] == "select.family-not-begun":
-            need = max(need, 0.5 * d["budget_s"])  # nothing is known of it: about twice the time is a fair try
+            need = max(need, 0.5 * d["budget_s"], g.get("least_s", 0.0) - d["budget_s"])  # little is known of it: about twice the time is a fair try
             said.append(("explain.would-begin", {"family": g["family"]}))
         if g["key"] == "select.family-no-time":
             short = max(0.0, g["need_s"] - g["left_s"])

@@ -19,7 +19,7 @@ from typing import Any
 from wenfang.core.examples import Examples, ask
 from wenfang.core.ports import Progress, Quiet, Replica, ReplicaHost
 
-__all__ = ["BUSY", "ROUNDS", "TEXTS", "Latency", "measure", "measure_again", "measure_replica", "measure_strictly", "near", "percentile", "size_of"]
+__all__ = ["BUSY", "ROUNDS", "TEXTS", "Latency", "load_per_core", "measure", "measure_again", "measure_replica", "measure_strictly", "near", "percentile", "size_of"]
 
 TEXTS = 500
 ROUNDS = 3
@@ -47,6 +47,11 @@ class Latency:
     """From nothing to the first answer."""
     load: float = 0.0
     """Runnable processes per core while measuring (one-minute average): far above 1, p99 says more of the machine than of the model."""
+
+
+def load_per_core() -> float:
+    """Runnable processes per core, the average of the last minute."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -138,7 +143,7 @@ def measure_replica(replica: Replica, examples: Examples, *, seed: int = 0, limi
     finally:
         if collecting:
             gc.enable()
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    load = load_per_core()
     middle = min if load > BUSY else statistics.median  # the quietest round says most of the model when others are at work
     p50, p99 = (middle([percentile(r, share) for r in rounds]) for share in (0.5, 0.99))
     return Latency(p50, p99, replica.memory_bytes(), len(sample), len(rounds), start_s, load)

@@ -21,6 +21,7 @@ from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.core.ports import Cancelled
 from wenfang.models.base import DataShape, Model
+from wenfang.models.loading import wait_s
 from wenfang.models.space import Space
 from wenfang.stats.paired import compare
 
@@ -29,7 +30,7 @@ from .evaluate import Evaluation
 from .halving import portion, shares_for
 from .journal import Journal
 from .lane import Lane, Step
-from .latency import measure_again, size_of
+from .latency import load_per_core, measure_again, size_of
 from .plan import Plan, Ports
 from .proposals import available
 from .trial import Fitted, Run, card_of, failed, try_fit
@@ -44,6 +45,15 @@ PATIENCE_PROPOSED = 12
 CANDIDATES_MAX = 64
 RESAMPLES = 1000
 """For the quick test whether a candidate of the same family is worth measuring."""
+AROUND = 0.03
+"""Share of the budget that predicting, writing and measuring a run is taken to need before the first one."""
+TAIL = 2.4
+"""What follows the refit, as times of that: bundle, latency, answers to the test."""
+LATE = 0.03
+"""Share of the budget by which a family may miss its deadline, before it was seen to."""
+SPARE = 0.02
+LEARNING = 0.1
+"""A first fit gets at least so many seconds for each second of loading its libraries."""
 SLOW = 3.0
 """A fit on a share of train may take so many times what its share of a whole fit is."""
 
@@ -64,6 +74,9 @@ class _Job:
     step: Step
     run: Run
     deadline_s: float
+    """For learning."""
+    loading_s: float = 0.0
+    """For loading libraries before it."""
 
 
 class Search:
@@ -89,7 +102,7 @@ class Search:
         """Search until candidates or time are out; every run, in order. ``found`` then gives the contenders.
 
         Raises:
-            Invalid: `select.no-family-for-task`, `select.no-run-succeeded`.
+            Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.budget-too-small`.
         """
         able = sorted((f for f in families.items() if shape.task in f[1].tasks), key=lambda f: (f[1].cost_rank, f[0]))
         if not able:
@@ -108,6 +121,9 @@ class Search:
         if not any(lane.kept for lane in self.lanes):
             runs = self.all_runs()
             reasons = {r.reason[0]: {"key": r.reason[0], "fields": r.reason[1]} for r in runs if r.reason}
+            enough_s = [e["fields"]["least_s"] for e in self.journal.find("given-up") if e["key"] == "select.family-not-begun"]
+            if not runs and enough_s:
+                raise Invalid("select.budget-too-small", budget_s=self.plan.budget_s, least_s=min(enough_s))
             raise Invalid("select.no-run-succeeded", runs_n=len(runs), reasons=[reasons[key] for key in sorted(reasons)] or ["select.family-not-begun"])
         return self.all_runs()
 
@@ -161,11 +177,19 @@ class Search:
 
     def tail_s(self, lane: Lane) -> float:
         """What comes after the refit of a run of this family: bundle, latency, and answers to the test, all estimated."""
-        return 1.2 * 2 * self.around_s(lane)
+        return TAIL * self.around_s(lane)
 
     def around_s(self, lane: Lane) -> float:
         """Predicting, writing and measuring a run of this family; before the first one a guess."""
-        return lane.around_s() if any(r.bundled for r in lane.runs) else 0.03 * self.plan.budget_s
+        known = [x.around_s() for x in [lane, *self.lanes] if any(r.bundled for r in x.runs)]
+        return known[0] if known and any(r.bundled for r in lane.runs) else max(AROUND * self.plan.budget_s, min(known, default=0.0))
+
+    def loading_s(self, lane: Lane) -> float:
+        """What the first fit of a family waits for its libraries: estimated, for they are not loaded before there is time for them."""
+        if lane.full or not lane.waiting:
+            return 0.0
+        crowd = math.sqrt(max(1.0, load_per_core()))  # measured: at three runnable processes a core loading takes twice its processor time
+        return crowd * wait_s(lane.family(lane.waiting[0].hyper, task=self.train.task).libraries())
 
     # ---------------------------------------------------------------- rounds
 
@@ -193,10 +217,14 @@ class Search:
         if reason := self._hopeless(lane):
             self._give_up(lane, *reason)
             return None
-        deadline_s = self._deadline_s(lane)
+        loading_s = self.loading_s(lane)
+        deadline_s = self._deadline_s(lane, loading_s)
         if deadline_s < self._least_s(lane):
-            key = "select.family-no-time" if lane.full else "select.family-not-begun"
-            self._give_up(lane, key, need_s=round(self._least_s(lane), 1), left_s=round(max(0.0, deadline_s), 1))
+            told = {"need_s": round(self._least_s(lane) + loading_s, 1), "left_s": round(max(0.0, deadline_s + loading_s), 1)}
+            if lane.full:
+                self._give_up(lane, "select.family-no-time", **told)
+            else:
+                self._give_up(lane, "select.family-not-begun", **told, least_s=self._least_budget_s(lane))
             return None
         fit_s = lane.fit_s() or 0.0
         step = lane.next(last=deadline_s < 2.3 * fit_s)
@@ -207,13 +235,13 @@ class Search:
             deadline_s = min(deadline_s, max(SLOW * step.share * fit_s, 0.002 * self.plan.budget_s))
         number = len(lane.runs) + len(lane.pending)
         run = Run(f"{lane.name}-{number}", lane.name, number, step.params, self.plan.seed, origin=step.origin, share=step.share, proposal=step.proposal)
-        return _Job(lane, step, run, deadline_s)
+        return _Job(lane, step, run, deadline_s, loading_s)
 
     def _fit(self, job: _Job) -> Fitted | None:
         checkpoints = self.journal.work / "checkpoints" / job.run.name
         return try_fit(
             job.run, job.lane.family, job.step.hyper, train=self._portion(job.step.share), valid=self.valid, deadline_s=job.deadline_s, progress=self.progress,
-            fit=self.ports.fit, checkpoints=checkpoints, metric=self.plan.metric,
+            fit=self.ports.fit, checkpoints=checkpoints, metric=self.plan.metric, loading_s=job.loading_s,
         )  # fmt: skip
 
     def _portion(self, share: float) -> Examples:
@@ -252,8 +280,8 @@ class Search:
 
     # ---------------------------------------------------------------- time
 
-    def _deadline_s(self, lane: Lane) -> float:
-        """Seconds this fit may take: what is left, less the needs of the other families and of the refit."""
+    def _deadline_s(self, lane: Lane, loading_s: float) -> float:
+        """Seconds this fit may take after its libraries are loaded: what is left, less the needs of the other families and of the refit."""
         left, active = self.left_s(), [x for x in self.lanes if not x.over]
         equal = left / len(active)
         others = 0.0
@@ -262,8 +290,8 @@ class Search:
             if other is not lane and turns:
                 known = other.fit_s()
                 others += equal if known is None else min(equal, turns * 1.3 * (known + other.around_s()))
-        late = max((r.fit_s - r.deadline_s for r in lane.runs if r.deadline_s), default=0.03 * self.plan.budget_s)  # what the family takes beyond its deadline
-        free = left - others - self.around_s(lane) - 0.02 * self.plan.budget_s - max(0.0, late)
+        late = max((r.fit_s - r.deadline_s for r in lane.runs if r.deadline_s), default=LATE * self.plan.budget_s)  # what the family takes beyond its deadline
+        free = left - others - loading_s - self.around_s(lane) - SPARE * self.plan.budget_s - max(0.0, late)
         refit_of_best = max((1.1 * self.growth * x.best.fit_s + self.tail_s(x) for x in self.lanes if x.best), default=0.0)
         if self._may_assemble():  # two of them may have to be fitted again together
             pairs = sorted(((x.best.score, 1.1 * self.growth * x.best.fit_s + 3 * x.best.predict_s) for x in self.lanes if x.best and x is not lane), reverse=True)
@@ -273,12 +301,17 @@ class Search:
 
     def _least_s(self, lane: Lane) -> float:
         """A fit with less time than this is not begun."""
-        floor = 0.002 * self.plan.budget_s
+        floor = max(0.002 * self.plan.budget_s, LEARNING * self.loading_s(lane))
         fitted = lane.full
         if not fitted:
             return floor
         cut = [r.fit_s for r in fitted if r.state == "stopped"]
         return max(floor, 1.5 * max(cut) if cut else 0.7 * min(r.fit_s for r in fitted))
+
+    def _least_budget_s(self, lane: Lane) -> int:
+        """The budget with which this family alone would begin: ``_deadline_s`` turned round."""
+        need_s = self._least_s(lane) * (1 + 1.1 * self.growth) + self.loading_s(lane) + self.journal.spent_s()
+        return math.ceil(1.1 * need_s / (1 - LATE - SPARE - AROUND * (1 + TAIL)))
 
     def _hopeless(self, lane: Lane) -> tuple[str] | None:
         most = PATIENCE if lane.waiting else 2 * PATIENCE

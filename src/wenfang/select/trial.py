@@ -19,6 +19,7 @@ from wenfang.core.errors import WenfangError
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Cancelled, Progress
 from wenfang.models.base import Curve, Model
+from wenfang.models.loading import load
 
 from .evaluate import Evaluation, predict_all
 from .latency import Latency
@@ -39,6 +40,8 @@ class Learned:
     environment: dict[str, str]
     cut: bool = False
     """Its time was over before it had finished."""
+    loading_s: float = 0.0
+    """Of the fit's time, what went into loading libraries into this process: no later fit takes it again."""
 
 
 Fit = Callable[[Model, Examples, Examples | None, Curve], Learned]
@@ -72,6 +75,8 @@ class Run:
     """Key of the catalogue and fields: why it failed or was stopped."""
     refit_params: dict[str, Any] = field(default_factory=dict[str, Any])
     deadline_s: float | None = None
+    loading_s: float = 0.0
+    """Loading libraries before the fit, where no later fit does it again."""
     fit_s: float = 0.0
     predict_s: float = 0.0
     bundle_s: float = 0.0
@@ -118,8 +123,11 @@ class Fitted:
 
 def fit_here(model: Model, train: Examples, valid: Examples | None, curve: Curve) -> Learned:
     """Fit in this process."""
+    begun = time.monotonic()
+    load(model.libraries())
+    loading_s = time.monotonic() - begun
     fitted = model.fit(train, valid, curve)
-    return Learned(fitted, fitted.refit_hyper().model_dump(mode="json"), dict(fitted.environment()), curve.late())
+    return Learned(fitted, fitted.refit_hyper().model_dump(mode="json"), dict(fitted.environment()), curve.late(), loading_s)
 
 
 def reason_of(e: Exception) -> tuple[str, dict[str, Any]]:
@@ -140,7 +148,7 @@ def failed(run: Run, e: Exception) -> Run:
 
 
 def try_fit(
-    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None, metric: str | None = None,
+    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None, metric: str | None = None, loading_s: float = 0.0,
 ) -> Fitted | None:  # fmt: skip
     """Fit a candidate and judge it on valid; ``run`` tells how it went. None: it failed.
 
@@ -154,15 +162,18 @@ def try_fit(
         progress: told the points of the curve; may raise ``Cancelled``.
         fit: where the fit runs.
         metric: to judge by; None: the task's own.
+        loading_s: what loading libraries may take before that time begins.
         checkpoints: folder in which a long fit may leave what it needs to go on after a crash.
     """
     begun = time.monotonic()
-    curve = Curve(progress, begun + deadline_s, checkpoints=checkpoints)
-    run.deadline_s = deadline_s
+    curve = Curve(progress, begun + loading_s + deadline_s, checkpoints=checkpoints)
+    run.deadline_s = loading_s + deadline_s
     try:
         learned = fit(family(hyper, task=train.task, seed=run.seed), train, valid, curve)
         model = learned.model
-        run.fit_s = time.monotonic() - begun
+        run.loading_s = learned.loading_s
+        run.deadline_s -= run.loading_s
+        run.fit_s = time.monotonic() - begun - run.loading_s
         if learned.cut:
             run.state, run.note, run.reason = "stopped", "select.run-cut", ("select.run-cut", {"limit_s": round(deadline_s, 1)})
         run.environment, run.refit_params = learned.environment, learned.refit_params

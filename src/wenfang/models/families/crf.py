@@ -25,6 +25,7 @@ from wenfang.models.contexts import CHARACTERS, CLUSTERS, LEXICON, LISTS, TOPICS
 from wenfang.models.features import text_blocks
 from wenfang.models.hints import FORMAT, Hints
 from wenfang.models.lexicon import Terms
+from wenfang.models.loading import LOOPS
 from wenfang.models.places import Places, Unit, fitting_unit
 from wenfang.models.space import Choice, Float, Integer, Space
 from wenfang.models.spans import span_f1
@@ -152,6 +153,10 @@ class Crf(Model):
         contexts, kept = contexts.heard(chain.weights.astype(np.float16))
         self.tagger_ = tagger(kept, chain.transitions)
         return self
+
+    def libraries(self) -> Sequence[str]:
+        """The compiled loops."""
+        return LOOPS
 
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
         """The spans of the best path of each text with their probabilities, and the probability of the whole path.

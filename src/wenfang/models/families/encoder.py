@@ -28,6 +28,7 @@ from wenfang.models.base import Curve, DataShape, Hyper, Model
 from wenfang.models.calibration import softmax
 from wenfang.models.features import GramIndex
 from wenfang.models.latent import Latent
+from wenfang.models.loading import LOOPS, TORCH
 from wenfang.models.neural.selfcheck import FORMAT, verify
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.stored_tokens import tokens_from_json
@@ -298,6 +299,10 @@ class Encoder(Model):
         if self.int8_:
             self.check_ = load_arrays(folder / "check.safetensors", FORMAT)
             verify(self._session, self.check_)
+
+    def libraries(self) -> Sequence[str]:
+        """Torch, where there is a network."""
+        return TORCH if self.hyper.kind == "neural" else LOOPS[1:]
 
     def refit_hyper(self) -> BaseModel:
         """The same with the best epoch and the choice of int8 fixed."""

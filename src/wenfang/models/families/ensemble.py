@@ -96,9 +96,8 @@ class Ensemble(Model):
         for i, member in enumerate(self.hyper.members):
             left = curve.left_s()
             until = None if left is None else time.monotonic() + left / (len(self.hyper.members) - i)
-            family = _family(member.family)
             own = Curve(curve.progress, until, checkpoints=None if curve.checkpoints is None else curve.checkpoints / f"member-{i}")
-            members.append(family(family.Hyper.model_validate(member.hyper), task=self.task, seed=member.seed).fit(train, valid, own))
+            members.append(_made(member, self.task).fit(train, valid, own))
             curve.point(i + 1)
         self._join(members)
         if self.hyper.pool is not None:
@@ -190,6 +189,10 @@ class Ensemble(Model):
         model.labels_ = labels
         return model
 
+    def libraries(self) -> Sequence[str]:
+        """Of all members."""
+        return list(dict.fromkeys(name for m in self.hyper.members for name in _made(m, self.task).libraries()))
+
     def refit_hyper(self) -> BaseModel:
         """The members as they would be fitted again, with the weights that valid chose."""
         members = tuple(m.model_copy(update={"hyper": model.refit_hyper().model_dump(mode="json")}) for m, model in zip(self.hyper.members, self.members_, strict=True))
@@ -211,6 +214,11 @@ def _family(name: str) -> type[Model]:
     if name == "ensemble":
         raise Invalid("ensemble.nested")
     return families.get(name)
+
+
+def _made(member: Member, task: Task) -> Model:
+    family = _family(member.family)
+    return family(family.Hyper.model_validate(member.hyper), task=task, seed=member.seed)
 
 
 def _light(task: Task) -> tuple[Member, ...]:

@@ -30,6 +30,7 @@ from wenfang.models.generation.asking import Habits
 from wenfang.models.generation.composing import Composer
 from wenfang.models.generation.served import PretrainedWriter
 from wenfang.models.generation.writers import CharWriter
+from wenfang.models.loading import TORCH
 
 __all__ = ["Generator", "GeneratorHyper"]
 
@@ -226,6 +227,10 @@ class Generator(Model):
         kind: type[PretrainedWriter | Composer | CharWriter] = PretrainedWriter if model.hyper.pretrained else Composer if model.hyper.kind == "extractive" else CharWriter
         model.writer_ = kind.load(folder)
         return model
+
+    def libraries(self) -> Sequence[str]:
+        """Torch, where there is a network."""
+        return () if self.hyper.pretrained is None and self.hyper.kind == "extractive" else TORCH
 
     def refit_hyper(self) -> BaseModel:
         """The same with the best epoch and the schedule's end fixed."""

@@ -27,6 +27,7 @@ from wenfang.models.calibration import best_threshold, fit_sharpness, fit_slope,
 from wenfang.models.features import GramIndex, text_blocks
 from wenfang.models.gold import Gold
 from wenfang.models.heads import Dense, Head, Prototypes, scaled_units
+from wenfang.models.loading import LOOPS
 from wenfang.models.space import Choice, Float, Integer, Space
 from wenfang.models.weights import load_arrays, save_arrays
 
@@ -311,6 +312,10 @@ class Linear(Model):
         model.labels_, model.index_ = labels, GramIndex(keys)
         model.sharpness_, model.shift_, model.threshold_ = float(sharpness[0]), shift, float(threshold[0])
         return model
+
+    def libraries(self) -> Sequence[str]:
+        """The compiled loops."""
+        return LOOPS
 
     def refit_hyper(self) -> BaseModel:
         """The same with the calibration that valid chose."""

@@ -21,6 +21,7 @@ from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
 from wenfang.models.answers import classified, several, trainable_labels
 from wenfang.models.base import Curve, DataShape, Hyper, Model
+from wenfang.models.loading import TORCH
 from wenfang.models.neural.answering import Answerer, spans_of_tokens
 from wenfang.models.neural.paths import Transitions
 from wenfang.models.neural.questions import questions_of
@@ -269,6 +270,10 @@ class Transformer(Model):
             model.check_ = load_arrays(folder / "check.safetensors", FORMAT)
             verify(answerer.run, model.check_)
         return model
+
+    def libraries(self) -> Sequence[str]:
+        """Torch."""
+        return TORCH
 
     def refit_hyper(self) -> BaseModel:
         """The same with the best epoch, the schedule's end and the choice of int8 fixed."""
