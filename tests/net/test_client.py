@@ -1,6 +1,8 @@
 """The HTTP client against a real server, and the breaker by its clock."""
 
 import socket
+import threading
+import time
 
 import pytest
 
@@ -76,3 +78,31 @@ def test_a_dead_server_is_left_in_peace():
     assert caught.value.code == "net.resting"
     assert 0 < caught.value.fields["retry_after_s"] <= 5
     client.close()
+
+
+@pytest.mark.parametrize("drip", [False, True])
+def test_nobody_waits_beyond_the_end(drip):
+    held = []
+
+    def serve():
+        sock, _ = listening.accept()
+        held.append(sock)
+        if drip:
+            sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+            for _ in range(100):
+                try:
+                    sock.sendall(b" ")
+                except OSError:
+                    return
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client, begun = Client(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", private=True, timeout_s=30, retries=3), time.monotonic()
+        with pytest.raises(Busy, match=r"net\.no-time"):
+            client.ask("POST", "/x", {}, until=begun + 0.5)
+        assert time.monotonic() - begun < 2.0
+        client.close()
+        thread.join()
+        held[0].close()

@@ -122,6 +122,11 @@ class Model(ABC):
     silent_s: float = 0.0
     """How long it may need for one batch without a word; 0: as long as the server that asks it allows."""
 
+    remote: ClassVar[bool] = False
+    """Answers come from somebody else's server, perhaps for money: ask as seldom as possible, and never without end."""
+    until: float | None = None
+    """On ``time.monotonic()``: a remote model waits for answers no longer."""
+
     def __init__(self, hyper: BaseModel | None = None, *, task: Task, seed: int = 0) -> None:
         self.hyper: Any = self.Hyper() if hyper is None else hyper
         self.task: Task = task
@@ -212,6 +217,17 @@ class Model(ABC):
     def refit_hyper(self) -> BaseModel:
         """Hyper-parameters for fitting again on train + valid: what early stopping found is fixed (epochs). Default: the same."""
         return self.hyper
+
+    def remember(self) -> None:  # noqa: B027 nothing to remember where answers cost nothing
+        """From now on ask a remote server each question once only; for measuring, not for serving. Default: nothing."""
+
+    def answer_ms(self) -> Sequence[float]:
+        """How long a remote server took for single answers so far, in milliseconds."""
+        return ()
+
+    def expected_charge(self, train: Examples, questions: int) -> float:  # noqa: ARG002 for those that charge
+        """What so many questions about texts like those of ``train`` will about cost, in the unit of the prices given. Default: nothing."""
+        return 0.0
 
     def charge_per_million(self) -> float | None:
         """What one million requests cost where somebody else runs the model and charges for it; None: nobody does."""

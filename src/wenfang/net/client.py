@@ -6,6 +6,7 @@ Knows nothing of what the server does. What it is sent and answers never stands 
 from __future__ import annotations
 
 import ipaddress
+import math
 import random
 import socket
 import time
@@ -84,17 +85,50 @@ class Client:
         check_address(base_url, private=private)
         self.host = urlsplit(base_url).netloc
         self.retries = retries
+        self.timeout_s = timeout_s
         self.breaker = Breaker()
         self._base = base_url.rstrip("/")
         self._http = httpx.Client(headers=dict(headers or {}), timeout=timeout_s, proxy=proxy, trust_env=False, follow_redirects=False)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON a path answers; raises what ``events`` does."""
-        with self._answered(method, path, body, stream=False) as response:
+    def ask(self, method: str, path: str, body: Any = None, *, until: float | None = None) -> Any:
+        """The JSON a path answers.
+
+        Args:
+            method: of HTTP.
+            path: below the base URL.
+            body: JSON.
+            until: on ``time.monotonic()``: nobody waits longer, attempts and pauses together; None: as long as each silence and attempt may last.
+
+        Raises:
+            Busy: `net.no-time`, and what ``events`` raises.
+        """
+        import httpx
+
+        with self._answered(method, path, body, stream=until is not None, until=until) as response:
             try:
-                return msgspec.json.decode(response.content)
+                return msgspec.json.decode(response.content if until is None else self._read(response, until))
             except msgspec.DecodeError as e:
                 raise Broken("net.bad-answer", host=self.host, reason="it is not JSON") from e
+            except httpx.HTTPError as e:
+                self.breaker.failed()
+                raise self._lost(e, until) from e
+
+    def _read(self, response: httpx.Response, until: float) -> bytes:
+        """The whole answer, from a server that may let it drip."""
+        parts: list[bytes] = []
+        for part in response.iter_bytes():
+            parts.append(part)
+            if time.monotonic() > until:
+                raise self._no_time()
+        return b"".join(parts)
+
+    def _no_time(self) -> Busy:
+        return Busy("net.no-time", host=self.host, retry_after_s=5.0)
+
+    def _lost(self, e: Exception, until: float | None) -> Busy:
+        if until is not None and time.monotonic() >= until - 0.05:
+            return self._no_time()
+        return Busy("net.unreachable", host=self.host, reason=type(e).__name__, retry_after_s=5.0)
 
     def events(self, path: str, body: Any) -> Generator[bytes]:
         """The data of each server-sent event of an answer, as they come. Is not tried again once the answer has begun.
@@ -115,9 +149,9 @@ class Client:
                 raise Busy("net.unreachable", host=self.host, reason=type(e).__name__, retry_after_s=5.0) from e
 
     @contextmanager
-    def _answered(self, method: str, path: str, body: Any, *, stream: bool) -> Generator[httpx.Response]:
+    def _answered(self, method: str, path: str, body: Any, *, stream: bool, until: float | None = None) -> Generator[httpx.Response]:
         content = None if body is None else msgspec.json.encode(body)
-        response = self._until_answered(method, self._base + path, content, stream=stream)
+        response = self._until_answered(method, self._base + path, content, stream=stream, until=until)
         try:
             if response.status_code != 200:
                 raise Broken("net.refused", host=self.host, path=path, got=response.status_code)
@@ -125,20 +159,23 @@ class Client:
         finally:
             response.close()
 
-    def _until_answered(self, method: str, url: str, content: bytes | None, *, stream: bool) -> httpx.Response:
+    def _until_answered(self, method: str, url: str, content: bytes | None, *, stream: bool, until: float | None) -> httpx.Response:
         import httpx
 
         for attempt in range(self.retries + 1):
             if wait_s := self.breaker.wait_s():
                 raise Busy("net.resting", host=self.host, retry_after_s=round(wait_s, 1))
+            left_s = math.inf if until is None else until - time.monotonic()
+            if left_s <= 0:
+                raise self._no_time()
             last, pause_s = attempt == self.retries, min(WAIT_MAX_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
             try:
-                request = self._http.build_request(method, url, content=content, headers={"content-type": "application/json"})
+                request = self._http.build_request(method, url, content=content, headers={"content-type": "application/json"}, timeout=min(self.timeout_s, left_s))
                 response = self._http.send(request, stream=stream)
             except httpx.HTTPError as e:
                 self.breaker.failed()
-                if last:
-                    raise Busy("net.unreachable", host=self.host, reason=type(e).__name__, retry_after_s=5.0) from e
+                if last or (until is not None and time.monotonic() + pause_s >= until):
+                    raise self._lost(e, until) from e
                 time.sleep(pause_s)
                 continue
             if response.status_code not in AGAIN:
@@ -147,7 +184,7 @@ class Client:
             told_s = _retry_after_s(response.headers.get("retry-after"))
             response.close()
             (self.breaker.succeeded if response.status_code == 429 else self.breaker.failed)()
-            if last or (told_s or 0.0) > WAIT_MAX_S:
+            if last or (told_s or 0.0) > WAIT_MAX_S or (until is not None and time.monotonic() + max(pause_s, told_s or 0.0) >= until):
                 raise Busy("net.overloaded", host=self.host, got=response.status_code, retry_after_s=told_s or 5.0)
             time.sleep(max(pause_s, told_s or 0.0))
         raise AssertionError("the last attempt returns or raises")

@@ -23,7 +23,8 @@ from wenfang.stats.paired import compare
 from .choose import Choice, Cost
 from .evaluate import Evaluation, evaluate, predict_all
 from .latency import BUSY, Latency, measure_strictly, size_of
-from .robustness.checking import Checked
+from .remote import SAMPLE
+from .robustness.checking import Checked, check_robustness
 from .scrutiny import Scrutiny, check_bundle, look_closer
 from .search import Search
 from .trial import Run, card_of, reason_of
@@ -37,6 +38,8 @@ OVERTIME = 1.10
 CHECKING = (0.01, 0.04)
 """The robustness tests get at least and at most this share of the budget; what is left of it lies between."""
 CHECKING_MOST_S = 60.0
+REMOTE_TEST = 0.1
+"""A remote model may take at least this share of the budget to answer test."""
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
     assert latency is not None
     assert size_bytes is not None
     search.progress.stage("test", 1 + (choice.runner_up is not None), "models")
-    answers = _answers(search, "test-final", bundle, test)
+    answers = _answers(search, "test-final", bundle, test, run)
     evaluation = judge(answers, test, metric=search.plan.metric, seed=search.plan.seed)
     search.progress.advance(1, test=evaluation.score)
     final = Final(bundle, run.name, run.family, bool(refit["done"]), latency, size_bytes, evaluation, refit=refit)
@@ -88,7 +91,8 @@ def finish(search: Search, choice: Choice, *, families: Mapping[str, type[Model]
         cores = os.cpu_count() or 1
         final.sentences.append(("select.machine-busy", {"load": round(latency.load * cores, 1), "cores": cores}))
     if choice.runner_up:
-        other = judge(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test), test, metric=search.plan.metric, seed=search.plan.seed)
+        second = next(r for r in search.all_runs() if r.name == choice.runner_up)
+        other = judge(_answers(search, "test-runner-up", journal.work / "bundles" / choice.runner_up, test, second), test, metric=search.plan.metric, seed=search.plan.seed)
         final.paired = {"runner_up": choice.runner_up, "score": other.score, "refitted": False, **asdict(compare(evaluation.counts, other.counts, seed=search.plan.seed))}
         search.progress.advance(1)
     if len(leaked_test_rows):
@@ -105,7 +109,13 @@ def _scrutinise(search: Search, final: Final, answers: Sequence[Output], test: E
     done = [e for e in journal.find("robustness") if e["bundle"] == final.bundle.name]
     if not done:
         limit_s = min(CHECKING_MOST_S, max(CHECKING[0] * plan.budget_s, min(CHECKING[1] * plan.budget_s, plan.budget_s - journal.spent_s())))
-        found = check_bundle(search.ports.host, final.bundle, test, answers, train=search.train, checks=plan.checks, limit_s=limit_s, seed=plan.seed, progress=search.progress)
+        remote = search.remote_model(next(r for r in search.all_runs() if r.name == final.run))
+        more: dict[str, Any] = {"train": search.train, "limit_s": limit_s, "seed": plan.seed, "progress": search.progress}
+        if remote is not None:
+            remote.until = time.monotonic() + limit_s
+            found = check_robustness(remote, test, answers, plan.checks.robustness, sample=SAMPLE, **more)
+        else:
+            found = check_bundle(search.ports.host, final.bundle, test, answers, checks=plan.checks, **more)
         journal.add("robustness", bundle=final.bundle.name, tests=[asdict(c) for c in found])
         done = journal.find("robustness")
     final.scrutiny.robustness = [Checked(**test) for test in done[-1]["tests"]]
@@ -119,6 +129,10 @@ def _refit(search: Search, run: Run, family: type[Model]) -> dict[str, Any]:
             return entry["refit"]
     lane = next(x for x in search.lanes if x.name == run.family)
     search.progress.stage("refit", 1, "runs")
+    if family.remote:  # it learns nothing but which examples to show: what was judged is what leaves
+        answer = _not_refitted("verdict.refit-needless")
+        journal.add("refit", refit=answer)
+        return answer
     need_s = 1.1 * search.growth * run.fit_s
     left_s = OVERTIME * search.plan.budget_s - journal.spent_s() - search.tail_s(lane)
     if need_s > left_s:
@@ -164,16 +178,21 @@ def _not_refitted(key: str, **fields: Any) -> dict[str, Any]:
     return {"done": False, "key": key, "fields": fields}
 
 
-def _answers(search: Search, name: str, bundle: Path, test: Examples) -> list[Output]:
-    """Answers of a bundle to the test texts, through a real replica; asked once, also across a restart."""
+def _answers(search: Search, name: str, bundle: Path, test: Examples, run: Run) -> list[Output]:
+    """Answers of a bundle to the test texts, through a real replica unless they come from elsewhere; asked once, also across a restart."""
     journal = search.journal
     if any(e["name"] == name and e["bundle"] == bundle.name for e in journal.find("tested")):
         return journal.answers(name)
-    replica = search.ports.host.start(bundle)
-    try:
-        outputs = predict_all(replica, test, progress=search.progress)
-    finally:
-        replica.close()
+    remote = search.remote_model(run)
+    if remote is not None:
+        remote.until = time.monotonic() + max(REMOTE_TEST * search.plan.budget_s, search.left_s())
+        outputs = predict_all(remote, test, progress=search.progress)
+    else:
+        replica = search.ports.host.start(bundle)
+        try:
+            outputs = predict_all(replica, test, progress=search.progress)
+        finally:
+            replica.close()
     journal.keep_answers(name, outputs)
     journal.add("tested", name=name, bundle=bundle.name)
     return outputs

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from wenfang.core.errors import Invalid
@@ -30,9 +31,10 @@ from .evaluate import Evaluation
 from .halving import portion, shares_for
 from .journal import Journal
 from .lane import Lane, Step
-from .latency import load_per_core, measure_again, size_of
+from .latency import Latency, load_per_core, measure_again, size_of
 from .plan import Plan, Ports
 from .proposals import available
+from .remote import Remotes
 from .trial import Fitted, Run, card_of, failed, try_fit
 from .wanted import judge
 
@@ -88,14 +90,18 @@ class Search:
         plan: budget, limits, objectives, seed.
         ports: where fits and replicas run, who is told.
         journal: of this selection.
+        test_n: how many examples the chosen model will be tested on.
     """
 
-    def __init__(self, train: Examples, valid: Examples, *, plan: Plan, ports: Ports, journal: Journal) -> None:
+    def __init__(self, train: Examples, valid: Examples, *, plan: Plan, ports: Ports, journal: Journal, test_n: int = 0) -> None:
+        self.test_n = test_n
         self.train, self.valid = train, valid
         self.plan, self.ports, self.journal, self.progress = plan, ports, journal, ports.progress
         self.growth = (len(train) + len(valid)) / max(1, len(train))
         self.evaluations: dict[str, Evaluation] = {}
         self.lanes: list[Lane] = []
+        read = ports.read_bundle
+        self.remotes = Remotes(None if read is None else lambda run: read(journal.work / "bundles" / run.name))
         self._portions: dict[float, Examples] = {1.0: train}
 
     def run(self, families: Mapping[str, type[Model]], shape: DataShape) -> list[Run]:
@@ -132,7 +138,7 @@ class Search:
         lane, read = next((x for x in self.lanes if x.name == "ensemble"), None), self.ports.read_bundle
         if lane is None or read is None or not self._may_assemble():
             return
-        runs = sorted((r for x in self.lanes for r in sorted(x.kept, key=lambda r: -r.score)[:2] if x.name != "majority"), key=lambda r: -r.score)
+        runs = sorted((r for x in self.lanes for r in sorted(x.kept, key=lambda r: -r.score)[:2] if x.name != "majority" and not x.family.remote), key=lambda r: -r.score)
         within = [r for r in runs if not self.plan.limits.broken_by(r)]
         self.progress.stage("assemble", len(within), "models")
         bundles = self.journal.work / "bundles"
@@ -239,9 +245,12 @@ class Search:
 
     def _fit(self, job: _Job) -> Fitted | None:
         checkpoints = self.journal.work / "checkpoints" / job.run.name
+        if job.lane.family.remote:
+            model, tests = job.lane.family(job.step.hyper, task=self.train.task), list(self.plan.checks.robustness.values())
+            Remotes.tell(job.run, model, self.train, valid_n=len(self.valid), test_n=self.test_n, tests=tests, progress=self.progress)
         return try_fit(
             job.run, job.lane.family, job.step.hyper, train=self._portion(job.step.share), valid=self.valid, deadline_s=job.deadline_s, progress=self.progress,
-            fit=self.ports.fit, checkpoints=checkpoints, metric=self.plan.metric, loading_s=job.loading_s,
+            fit=self.ports.fit, checkpoints=checkpoints, metric=self.plan.metric, loading_s=job.loading_s, answers_s=max(1.0, self.left_s() - job.deadline_s),
         )  # fmt: skip
 
     def _portion(self, share: float) -> Examples:
@@ -355,8 +364,7 @@ class Search:
         try:
             self.ports.write_bundle(folder, fitted.model, card_of(run, {"refit": False}))
             run.size_bytes, run.charged = size_of(folder), fitted.model.charge_per_million()
-            limit_s, limits = max(0.6, 0.04 * self.plan.budget_s), self.plan.limits
-            run.latency = asdict(measure_again(self.ports.host, folder, self.valid, max_p99_ms=limits.max_latency_ms, seed=self.plan.seed, limit_s=limit_s, progress=self.progress))
+            run.latency = asdict(self._latency(fitted, folder))
             self.journal.keep_answers(run.name, fitted.outputs)
             self.evaluations[run.name] = fitted.evaluation
             run.bundled = True
@@ -366,6 +374,16 @@ class Search:
             failed(run, e)
             shutil.rmtree(folder, ignore_errors=True)
         run.bundle_s = time.monotonic() - begun
+
+    def _latency(self, fitted: Fitted, folder: Path) -> Latency:
+        if fitted.model.remote:
+            return self.remotes.measure(fitted.run, fitted.model, self.ports.host, folder, self.valid)
+        limit_s, limits = max(0.6, 0.04 * self.plan.budget_s), self.plan.limits
+        return measure_again(self.ports.host, folder, self.valid, max_p99_ms=limits.max_latency_ms, seed=self.plan.seed, limit_s=limit_s, progress=self.progress)
+
+    def remote_model(self, run: Run) -> Model | None:
+        """The model of a run whose answers come from elsewhere, with the answers it has given; None: it runs here, and a replica is asked."""
+        return self.remotes.of(run, next(x.family for x in self.lanes if x.name == run.family))
 
     def _evaluation(self, run: Run) -> Evaluation:
         if run.name not in self.evaluations:

@@ -124,7 +124,7 @@ def select(
         "version": version("wenfang"),
     }
     journal = Journal(work, fingerprint(request, train, valid, test), clock=clock)
-    search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal)
+    search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal, test_n=len(test))
     search.run(known, shape_of(train, pretrained, upstreams))
     found = search.found()
     candidates, choice = choose_confirmed(search, [_candidate(f) for f in found])

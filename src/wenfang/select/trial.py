@@ -148,7 +148,7 @@ def failed(run: Run, e: Exception) -> Run:
 
 
 def try_fit(
-    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None, metric: str | None = None, loading_s: float = 0.0,
+    run: Run, family: type[Model], hyper: BaseModel, *, train: Examples, valid: Examples, deadline_s: float, progress: Progress, fit: Fit = fit_here, checkpoints: Path | None = None, metric: str | None = None, loading_s: float = 0.0, answers_s: float = math.inf,
 ) -> Fitted | None:  # fmt: skip
     """Fit a candidate and judge it on valid; ``run`` tells how it went. None: it failed.
 
@@ -163,13 +163,16 @@ def try_fit(
         fit: where the fit runs.
         metric: to judge by; None: the task's own.
         loading_s: what loading libraries may take before that time begins.
+        answers_s: how long a remote model may take to answer valid.
         checkpoints: folder in which a long fit may leave what it needs to go on after a crash.
     """
     begun = time.monotonic()
     curve = Curve(progress, begun + loading_s + deadline_s, checkpoints=checkpoints)
     run.deadline_s = loading_s + deadline_s
     try:
-        learned = fit(family(hyper, task=train.task, seed=run.seed), train, valid, curve)
+        candidate = family(hyper, task=train.task, seed=run.seed)
+        candidate.remember()
+        learned = fit(candidate, train, valid, curve)
         model = learned.model
         run.loading_s = learned.loading_s
         run.deadline_s -= run.loading_s
@@ -178,6 +181,9 @@ def try_fit(
             run.state, run.note, run.reason = "stopped", "select.run-cut", ("select.run-cut", {"limit_s": round(deadline_s, 1)})
         run.environment, run.refit_params = learned.environment, learned.refit_params
         begun = time.monotonic()
+        if family.remote:
+            model.remember()
+            model.until = begun + answers_s
         outputs = predict_all(model, valid, progress=progress)
         run.predict_s = time.monotonic() - begun
         evaluation = judge(outputs, valid, metric=metric, seed=run.seed)

@@ -6,15 +6,17 @@ named, and read when the server is asked. An answer that names no label counts a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import queue
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -82,6 +84,7 @@ class Upstream(Model):
 
     tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "generation", "chat", "embedding"})
     cost_rank: ClassVar[int] = 90
+    remote: ClassVar[bool] = True
     Hyper: ClassVar[type[BaseModel]] = UpstreamHyper
     hyper: UpstreamHyper
 
@@ -94,6 +97,8 @@ class Upstream(Model):
         self.at_once = self.hyper.concurrency
         self.silent_s = (self.hyper.timeout_s + 10.0) * (self.hyper.retries + 1)
         self.spent_ = Spent()
+        self._known: dict[bytes, Output] | None = None
+        self._took_ms: list[float] = []
         self.unparsable = 0
         """Answers so far that named no label."""
         self._client: Client | None = None
@@ -123,6 +128,7 @@ class Upstream(Model):
         self.labels_ = trainable_labels(train)
         rows = list(range(len(train)))
         random.Random(self.seed).shuffle(rows)
+        self.until = None if curve is None else curve.deadline
         answers = train.labels if self.task == "classification" else train.targets
         if answers:
             rows = _spread(rows, answers) if self.task == "classification" else rows
@@ -184,8 +190,12 @@ class Upstream(Model):
         heard: queue.Queue[tuple[int, str]] = queue.Queue()
         left = threading.Event()
         bodies = [self._body(t, o) for t, o in zip(texts, options, strict=True)]
+        keys = [hashlib.sha256(msgspec.json.encode(b)).digest() for b in bodies] if self._known is not None else []
+        first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in (self._known or {})}
 
-        def one(index: int) -> Output:
+        def one(index: int) -> Output | None:
+            if keys and first.get(keys[index]) != index:
+                return None  # known, or being asked
             return self._write(bodies[index], lambda piece: heard.put((index, piece)), left) if emit is not None else self._ask(bodies[index])
 
         with ThreadPoolExecutor(self.hyper.concurrency) as threads:
@@ -196,19 +206,46 @@ class Upstream(Model):
                         emit(*heard.get(timeout=0.05))
                     except queue.Empty:
                         emit(0, "")  # still waiting for the server
-                outputs = [f.result() for f in futures]
+                got = [f.result() for f in futures]
             finally:
                 left.set()
                 for future in futures:
                     future.cancel()
-        for body, output in zip(bodies, outputs, strict=True):
+                self._keep(bodies, keys, futures)
+        known = self._known or {}
+        return [known[keys[i]] if output is None else output for i, output in enumerate(got)]
+
+    def _keep(self, bodies: Sequence[dict[str, Any]], keys: Sequence[bytes], futures: Sequence[Future[Output | None]]) -> None:
+        """Count what was answered, and remember it where that is wanted: also when another question failed, for this one was paid."""
+        for i, (body, future) in enumerate(zip(bodies, futures, strict=True)):
+            output = None if future.cancelled() or future.exception() is not None else future.result()
+            if output is None:
+                continue
             asked = sum(len(m.content) for m in body["messages"])
             self._count(1, asked if output.tokens_in is None else output.tokens_in, len(output.text or "") if output.tokens_out is None else output.tokens_out)
-        return outputs
+            if self._known is not None:
+                self._known[keys[i]] = output
+
+    def remember(self) -> None:
+        """From now on ask each question once only; what makes a question is all that the server is sent."""
+        self._known = {} if self._known is None else self._known
+
+    def answer_ms(self) -> Sequence[float]:
+        """How long the server took for single answers so far, in milliseconds, retries included."""
+        return self._took_ms
 
     def _count(self, requests: int, tokens_in: int, tokens_out: int) -> None:
         with self._lock:
             self.spent_ = Spent(self.spent_.requests + requests, self.spent_.tokens_in + tokens_in, self.spent_.tokens_out + tokens_out)
+
+    def expected_charge(self, train: Examples, questions: int) -> float:
+        """At the two prices, a character taken for a token: rather too much than too little."""
+        h, n = self.hyper, max(1, len(train))
+        said = train.targets or train.labels or [", ".join(names) for names in train.label_sets] or [str([s.label for s in spans]) for spans in train.spans]
+        asked_mean = sum(min(len(t), SHOWN_MAX_CHARS) for t in [*train.texts, *train.texts_b]) / n
+        said_mean = sum(map(len, said)) / n
+        told = len(h.instruction or "") + sum(map(len, train.label_names())) + h.shots * (asked_mean + said_mean)
+        return questions * ((told + asked_mean) * h.price_in + said_mean * h.price_out) / 1e6
 
     def charge_per_million(self) -> float | None:
         """What one million requests like those so far cost at the two prices; a server that tells no tokens is taken to count characters."""
@@ -235,7 +272,9 @@ class Upstream(Model):
         return body
 
     def _ask(self, body: dict[str, Any]) -> Output:
-        answer = self._server().ask("POST", "/chat/completions", body)
+        begun = time.monotonic()
+        answer = self._server().ask("POST", "/chat/completions", body, until=self.until)
+        self._took_ms.append(1000 * (time.monotonic() - begun))
         with _understood(self._server()):
             choice = answer["choices"][0]
             return _output(choice["message"]["content"] or "", choice.get("finish_reason"), answer.get("usage"))
@@ -272,7 +311,10 @@ class Upstream(Model):
 
     def _vectors(self, texts: Sequence[str]) -> list[Output]:
         clean = [t.encode("utf-8", "replace").decode() for t in texts]
-        answer = self._server().ask("POST", "/embeddings", {"model": self._model_name(), "input": clean, "encoding_format": "float"})
+        begun = time.monotonic()
+        answer = self._server().ask("POST", "/embeddings", {"model": self._model_name(), "input": clean, "encoding_format": "float"}, until=self.until)
+        if len(texts) == 1:
+            self._took_ms.append(1000 * (time.monotonic() - begun))
         with _understood(self._server()):
             rows = np.array([d["embedding"] for d in sorted(answer["data"], key=lambda d: d["index"])], np.float32)
             if rows.ndim != 2 or len(rows) != len(texts):
@@ -300,7 +342,7 @@ class Upstream(Model):
         with self._lock:
             if not hasattr(self, "_only"):
                 with _understood(server):
-                    self._only = str(server.ask("GET", "/models")["data"][0]["id"])
+                    self._only = str(server.ask("GET", "/models", until=self.until)["data"][0]["id"])
             return self._only
 
     # ------------------------------------------------------------ bundle
