@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from bench._bert_like import LABELS, BertLike
 from wenfang.core.examples import Output
 from wenfang.core.frames import FrameClient
@@ -58,9 +60,29 @@ class Writer:
         return [Output(text="字" * k, finish="length", tokens_in=len(t), tokens_out=k) for t, k in zip(texts, n, strict=True)]
 
 
+def small():
+    """The ``generator`` family's small decoder, 4 layers of 256 over 4,000 characters, untrained: it writes nonsense at the speed of sense, and never ends early."""
+    import torch
+
+    from wenfang.models.families.generator import Generator, GeneratorHyper
+    from wenfang.models.generation.alphabet import END, Alphabet
+    from wenfang.models.generation.network import Writer as Network
+    from wenfang.models.generation.shape import WriterShape
+    from wenfang.models.generation.writers import CharWriter
+
+    torch.manual_seed(0)
+    alphabet = Alphabet("".join(chr(0x4E00 + i) for i in range(4000)))
+    shape = WriterShape(len(alphabet), 4, 0, 256, 8, 1024, 512)
+    weights = {name: value.detach().numpy() for name, value in Network(shape).state_dict().items()}
+    model = Generator(GeneratorHyper(layers=4, hidden=256, heads=8, ff=1024), task="chat")
+    model.writer_ = CharWriter(alphabet, shape, weights, target_max=128)
+    model.writer_._speech.mute = np.append(model.writer_._speech.mute, END)  # noqa: SLF001
+    return model
+
+
 def replica(arguments):
     """Entry of a replica process."""
-    serve({"bert": Bert, "echo": Echo, "writer": Writer}[arguments["kind"]](), arguments)
+    serve({"bert": Bert, "echo": Echo, "writer": Writer, "small": small}[arguments["kind"]](), arguments)
 
 
 # ------------------------------------------------------------ the processes

@@ -1,6 +1,7 @@
 """Time to the first token and tokens per second through ``/v1/chat/completions``: ``python -m bench first_token``, or with a real model ``python -m bench.first_token --bundle FOLDER --keys FOLDER``.
 
-Without a bundle the model writes a token at once: what is left is the way there and back. Gate of the small model: first token at most 150 ms.
+Without a bundle the model writes a token at once: what is left is the way there and back; ``--small`` is the family's small decoder, untrained. Each answer has a
+prompt of its own length. Gate of the small model: first token at most 150 ms.
 """
 
 import argparse
@@ -51,11 +52,12 @@ def main(argv=()):
     parser = argparse.ArgumentParser(prog="python -m bench.first_token")
     parser.add_argument("--bundle", help="folder of an unpacked, signed bundle of the task chat or generation")
     parser.add_argument("--keys", help="folder of the trusted public keys")
+    parser.add_argument("--small", action="store_true", help="the generator family's small decoder, untrained")
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--max-tokens", type=int, default=32)
     asked = parser.parse_args(argv)
     more = {"entry": "wenfang.serve.replica:main", "bundle": asked.bundle, "keys": asked.keys} if asked.bundle else {}
-    with World("writer", 1, task="chat", **more) as world:
+    with World("small" if asked.small else "writer", 1, task="chat", **more) as world:
         print(f"{'c':>3} {'first p50 ms':>12} {'first p99 ms':>12} {'pieces/s each':>13} {'pieces/s':>9} {'gateway CPU ms/piece':>20}")
         for concurrency in (1, 4, 16):
             before = world.cpu_s(world.gateway)

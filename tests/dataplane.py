@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from wenfang.core.conversation import conversation
-from wenfang.core.errors import WenfangError
+from wenfang.core.errors import Invalid, WenfangError
 from wenfang.core.examples import Output, Span
 from wenfang.core.frames import FrameClient
 from wenfang.core.home import Home
@@ -42,6 +42,8 @@ class KnownModel:
         self.labels_ = ["a", "b"]
         self.batches = arguments.get("batches")
         self.token_s = arguments.get("token_ms", 0) / 1000
+        self.joins = arguments.get("joins", 0)
+        """Texts that are written together; 0: a batch after another."""
 
     def match(self, texts, texts_b, *, top_k=1):
         return [Output(label="same" if a == b else "other", score=1.0) for a, b in zip(texts, texts_b, strict=True)]
@@ -69,6 +71,9 @@ class KnownModel:
             Output(text=text, finish=finish, tokens_in=n, tokens_out=len(text), logprobs=(-0.5,) * len(text) if o.logprobs else None)
             for (text, finish), n, o in zip(answers, lengths, options, strict=True)
         ]
+
+    def joint(self):
+        return KnownJoint(self) if self.joins else None
 
     def predict(self, texts, *, top_k=1):
         if self.task == "embedding":
@@ -103,6 +108,52 @@ def written_answer(text, options):
     ends = [said.find(s) for s in options.stop if s in said]
     said = said[: min(ends)] if ends else said
     return (said, "stop") if options.max_tokens is None or len(said) <= options.max_tokens else (said[: options.max_tokens], "length")
+
+
+class KnownJoint:
+    """``KnownModel.generate`` with texts that begin and end between steps; its log says how many stood in each step."""
+
+    def __init__(self, model):
+        self.model = model
+        self.open = {}
+        self.next = 0
+
+    @property
+    def full(self):
+        return len(self.open) >= self.model.joins
+
+    def add(self, text, asked, tell):
+        if "REFUSE" in text:
+            raise Invalid("generation.schema-unspellable")
+        answer, finish = written_answer(text, asked)
+        self.next += 1
+        self.open[self.next] = [text, answer, finish, tell, 0]
+        return self.next
+
+    def drop(self, number):
+        self.open.pop(number, None)
+
+    def step(self):
+        time.sleep(self.model.token_s)
+        if self.model.batches:
+            with open(self.model.batches, "a", encoding="utf-8") as f:
+                f.write(f"joint {len(self.open)}\n")
+        done = []
+        for number, entry in list(self.open.items()):
+            text, answer, finish, tell, at = entry
+            if at == 3 and "RAISE" in text:
+                raise ValueError("the text is in this message")
+            if at == 0 and "EARLY" in text:
+                raise ValueError("the text is in this message")
+            if at == 3 and "KILL" in text:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if at < len(answer):
+                tell(answer[at])
+                entry[4] += 1
+            if entry[4] >= len(answer):
+                done.append((number, Output(text=answer, finish=finish, tokens_in=len(text), tokens_out=len(answer))))
+                del self.open[number]
+        return done
 
 
 def replica(arguments):

@@ -211,3 +211,28 @@ def test_a_damaged_file_is_named(model, tmp_path):
 def test_little_training_does_not_make_it_silent():
     model = Generator(Generator.Hyper(**{**SMALL, "epochs": 0.05}), task="generation").fit(Examples("generation", ["天"] * 60, targets=["地"] * 60))
     assert all(o.text for o in model.predict(["天", "", "玄黄"]))
+
+
+def join(model, sources, options):
+    """Texts that begin a step apart become what they become alone."""
+    alone = [model.generate([s], [o])[0] for s, o in zip(sources, options, strict=True)]
+    joint, found, told = model.joint(), {}, {}
+    for i, (source, option) in enumerate(zip(sources, options, strict=True)):
+        told[i] = []
+        assert joint.add(source, option, told[i].append) == i
+        found.update(joint.step())
+    nobodys = joint.add(sources[0], Generation(max_tokens=50, min_tokens=50), lambda _: None)
+    while len(found) < len(sources):
+        found.update(joint.step())
+        joint.drop(nobodys)
+    for i, one in enumerate(alone):
+        assert (found[i].text, found[i].finish, found[i].tokens_in, found[i].tokens_out) == (one.text, one.finish, one.tokens_in, one.tokens_out)
+        assert "".join(told[i]) == one.text
+    assert joint.step() == []
+
+
+def test_texts_that_join_become_what_they_become_alone(model):
+    options = [Generation(), Generation(beams=3), Generation(temperature=1.0, seed=4, max_tokens=9, min_tokens=9), Generation(max_tokens=2), Generation(min_tokens=12)]
+    join(model, ["天好", "地玄黄坏宇宙洪荒天地", "好", "天地玄黄坏", "玄好"], options)
+    with pytest.raises(Invalid, match="schema-unsupported"):
+        model.joint().add("天", Generation(json_schema={}), lambda _: None)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from test_generator import join
 
 from wenfang.core.conversation import Generation, Message, written
 from wenfang.core.errors import Invalid
@@ -102,6 +103,7 @@ def test_layouts_learn_and_write(folders, layout, task):
     assert [beams[i].text for i in (0, 1)] == [a.text for a in answers[:2]]
     assert beams[3].finish == "length"
     assert beams[3].tokens_out == 2
+    join(model, fresh.texts[:4], [Generation(), Generation(beams=3), Generation(max_tokens=2), Generation(temperature=1.0, seed=1, max_tokens=12)])
 
 
 def test_saved_and_served_without_torch(folders, tmp_path):

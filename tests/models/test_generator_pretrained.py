@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from test_generator import join
 
 from wenfang.core.conversation import Generation, Message, written
 from wenfang.core.errors import Invalid
@@ -62,6 +63,7 @@ def test_round_trip(folder, tmp_path):
     assert np.mean([a.text == t for a, t in zip(answers, fresh.targets, strict=True)]) > 0.8
     assert [model.predict([t])[0].text for t in fresh.texts] == [a.text for a in answers]
     assert model.perplexity(fresh) < 1.3
+    join(model, fresh.texts[:4], [Generation(), Generation(beams=3), Generation(max_tokens=2), Generation(temperature=1.0, seed=1, max_tokens=12)])
     told = []
     model.generate(fresh.texts[:1], [Generation()], emit=lambda _, piece: told.append(piece))
     assert [piece for piece in told if piece] == list(answers[0].text)  # three bytes a character, only whole ones are told; between them signs of life

@@ -58,8 +58,18 @@ class PoolFigures:
         """Batches of generation that were stopped because nobody wanted them any more."""
 
 
+@dataclass(slots=True)
+class _Sent:
+    """A batch in flight."""
+
+    batch: list[Item]
+    writes: bool
+    """It is generation."""
+    cancelled: bool = False
+
+
 class _Replica(asyncio.Protocol):
-    """One connection to one replica; a batch in flight at most."""
+    """One connection to one replica; a batch in flight at most, or where texts join those that are being written, as many texts as it has slots."""
 
     def __init__(self, pool: Pool, path: str) -> None:
         self.pool = pool
@@ -67,12 +77,9 @@ class _Replica(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.hello: Hello | None = None
         self.curve = CostCurve(0.0, 0.0, 1)
-        self.batch: list[Item] = []
+        self.sent: dict[int, _Sent] = {}
         self.sent_at = 0.0
-        """When the batch went out, or its last sign of life."""
-        self.writes = False
-        """The batch at hand is generation."""
-        self.cancelled = False
+        """When the oldest batch went out, or the last sign of life."""
         self.answered = 0
         self._id = 0
         self._inbox = bytearray()
@@ -102,35 +109,55 @@ class _Replica(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio names it
         self.transport = None
         was_ready, self.hello = self.hello is not None, None
-        batch, self.batch = self.batch, []
+        batch = [item for sent in self.sent.values() for item in sent.batch]
+        self.sent.clear()
         self.ended.set()
         if not self.closed and was_ready:
             self.pool.figures.lost += 1
         self.pool.replica_lost(self, batch)
 
     # ------------------------------------------------------------ frames
+    @property
+    def in_flight(self) -> int:
+        """Texts that are with it."""
+        return sum(len(sent.batch) for sent in self.sent.values())
+
+    @property
+    def joins(self) -> bool:
+        """Whether it takes texts one by one, while others are being written."""
+        return self.hello is not None and self.hello.slots > 0
+
+    @property
+    def room(self) -> bool:
+        """Whether it can take more; one that is at a text which was in a dying replica takes nothing beside it."""
+        if self.hello is None or not self.sent:
+            return self.hello is not None
+        return self.in_flight < self.hello.slots and not any(item.attempts for sent in self.sent.values() for item in sent.batch)
+
     def send(self, batch: list[Item]) -> None:
         """Give it a batch."""
         assert self.transport is not None
         self._id += 1
-        self.batch = batch
-        self.sent_at = self.pool.loop.time()
+        if not self.sent:
+            self.sent_at = self.pool.loop.time()
         first = batch[0].ticket
         pairs = [item.text_b for item in batch] if first.pairs else []
         ask = Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)
-        self.writes = first.options is not None
-        if self.writes:
-            self.cancelled = False
+        writes = first.options is not None
+        self.sent[self._id] = _Sent(batch, writes)
+        if writes:
             ask = Ask(ask.id, ask.texts, 1, [], [item.ticket.options for item in batch], [i for i, item in enumerate(batch) if item.ticket.on_piece is not None])
         self.transport.write(pack(ask))
 
-    def cancel_unwanted(self) -> bool:
-        """Stop a generation that nobody waits for any more; whether it was so."""
-        if not self.writes or self.cancelled or not self.batch or self.transport is None or not all(item.ticket.over for item in self.batch):
-            return False
-        self.cancelled = True
-        self.transport.write(pack(Cancel(self._id)))
-        return True
+    def cancel_unwanted(self) -> int:
+        """Stop generations that nobody waits for any more; how many."""
+        count = 0
+        for number, sent in self.sent.items():
+            if sent.writes and not sent.cancelled and self.transport is not None and all(item.ticket.over for item in sent.batch):
+                sent.cancelled = True
+                self.transport.write(pack(Cancel(number)))
+                count += 1
+        return count
 
     def data_received(self, data: bytes) -> None:
         inbox = self._inbox
@@ -158,17 +185,20 @@ class _Replica(asyncio.Protocol):
             return
         answer = self.pool.answer_decoder.decode(frame)
         if type(answer) is Piece:
-            if answer.id == self._id:
+            sent = self.sent.get(answer.id)
+            if sent is not None:
                 self.sent_at = self.pool.loop.time()
-                if 0 <= answer.index < len(self.batch):
-                    self.pool.piece_arrived(self.batch, answer, self.sent_at)
+                if 0 <= answer.index < len(sent.batch):
+                    self.pool.piece_arrived(sent.batch, answer, self.sent_at)
             return
-        if answer.id != self._id or len(answer.outputs) != len(self.batch):
+        sent = self.sent.get(answer.id)
+        if sent is None or len(answer.outputs) != len(sent.batch):
             self.abort("an answer to another batch")
             return
-        batch, self.batch = self.batch, []
-        self.answered += len(batch)
-        self.pool.batch_answered(self, batch, answer)
+        del self.sent[answer.id]
+        self.sent_at = self.pool.loop.time()
+        self.answered += len(sent.batch)
+        self.pool.batch_answered(self, sent.batch, answer)
 
     def abort(self, reason: str) -> None:
         """Hang up; ``connection_lost`` follows and the batch is tried elsewhere."""
@@ -271,7 +301,8 @@ class Pool:
 
     def batch_answered(self, replica: _Replica, batch: list[Item], answer: Answer) -> None:
         """Hand the answers out; the replica is free again."""
-        self._free.append(replica)
+        if replica not in self._free and replica.room:
+            self._free.append(replica)
         if self.waiting:
             self._dispatch()  # before the answers are written: the replica must not wait for us
         figures = self.figures
@@ -360,16 +391,23 @@ class Pool:
         self._dispatching = False
         free, waiting = self._free, self.waiting
         while free and waiting:
-            transport = free[0].transport
+            replica = min(free, key=lambda r: r.in_flight)  # among equals who has been free longest
+            transport = replica.transport
             if transport is None or transport.is_closing():  # it has just died; ``connection_lost`` is on its way
-                del free[0]
+                free.remove(replica)
                 continue
-            # least loaded: among the free ones, who has been free longest; a lone big request is shared out
-            limit = -(-len(waiting) // len(free))
-            batch = choose(waiting, free[0].curve, limit)
+            while waiting and waiting[0].ticket.over:
+                del waiting[0]
+            if waiting and waiting[0].attempts and replica.sent:
+                return  # it goes alone, as soon as one has nothing else
+            # a lone big request is shared out
+            batch = choose(waiting, replica.curve, 1 if replica.joins else -(-len(waiting) // len(free)))
             if not batch:
                 return
-            free.pop(0).send(batch)
+            free.remove(replica)
+            replica.send(batch)
+            if replica.room:
+                free.append(replica)
 
     async def _sweep(self) -> None:
         """Ends what is late, gives up replicas that hang, measures the rate."""
@@ -388,7 +426,7 @@ class Pool:
             for replica in list(self._replicas.values()):
                 self.figures.cancelled += replica.cancel_unwanted()
                 patience_s = hang_s if replica.hello is None else max(hang_s, replica.hello.silent_s)
-                if (replica.batch or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > patience_s:
+                if (replica.sent or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > patience_s:
                     replica.abort(f"no answer for {patience_s:.1f} s")
             since, texts = self._rate_mark
             if now - since >= 1.0:
@@ -405,7 +443,7 @@ class Pool:
 
     # ------------------------------------------------------------ the end
     def _check_idle(self) -> None:
-        if not any(not item.ticket.over for item in self.waiting) and not any(r.batch for r in self._replicas.values()):
+        if not any(not item.ticket.over for item in self.waiting) and not any(r.sent for r in self._replicas.values()):
             self._idle.set()
 
     async def drain(self) -> None:
@@ -436,7 +474,7 @@ class Pool:
             "replicas": len(self._replicas),
             "ready": self.ready,
             "waiting": len(self.waiting),
-            "in_flight": sum(len(r.batch) for r in self._replicas.values()),
+            "in_flight": sum(r.in_flight for r in self._replicas.values()),
             "rate_per_s": round(self._rate_per_s, 1),
             "batch_max": max((c.batch_max for c in curves), default=0),
         }

@@ -26,12 +26,12 @@ from wenfang.core.frames import FRAME_MAX_BYTES, from_error, listening_socket, p
 from wenfang.core.ports import Cancelled
 
 from .costs import CostCurve, measure
+from .joining import SIGN_OF_LIFE_S, SLOTS, Joiner
 from .wire import Answer, Ask, Cancel, Hello, Piece
 
 __all__ = ["Predictor", "Server", "main", "serve"]
 
 SEND_TIMEOUT_S = 30.0
-SIGN_OF_LIFE_S = 0.5
 LOOK_AROUND_S = 0.05
 _AS_IT_IS = Generation()
 _SHORT = Generation(max_tokens=8)
@@ -99,7 +99,7 @@ class _Batch:
 
 
 class Server:
-    """Answers frames on a Unix socket from one thread, batch after batch; while it writes a long text it still listens for ``Cancel``.
+    """Answers frames on a Unix socket from one thread: batch after batch, hearing ``Cancel`` while it writes; or, where the model has a ``joint``, all texts together.
 
     Args:
         model: predicts; is called from this thread only.
@@ -120,6 +120,8 @@ class Server:
         self._inbox: dict[socket.socket, bytearray] = {}
         self._decoder = msgspec.msgpack.Decoder(Ask | Cancel)
         self._stopped = False
+        make = getattr(model, "joint", None) if self.writes else None
+        self._joiner = None if make is None or make() is None else Joiner(make, self._say, name=name)
         self._listener = listening_socket(path)
         self._wake_in, self._wake_out = socket.socketpair()
         for sock in (self._wake_in, self._wake_out):
@@ -141,6 +143,8 @@ class Server:
     def run(self) -> None:
         """Serve until stopped."""
         try:
+            if self._joiner is not None:
+                self._join(self._joiner)
             while not self._stopped:
                 self._hear(None)
                 while not self._stopped and sum([self._work(sock) for sock in [*self._inbox]]):  # a batch of each, in turn
@@ -165,7 +169,8 @@ class Server:
         sock.settimeout(SEND_TIMEOUT_S)
         curve = self.curve
         silent_s = float(getattr(self.model, "silent_s", 0.0))
-        hello = Hello(1, os.getpid(), self.name, self.model.task, self.model.labels_, curve.batch_max, curve.item_ms, curve.fixed_ms, silent_s)
+        slots = 0 if self._joiner is None else SLOTS
+        hello = Hello(1, os.getpid(), self.name, self.model.task, self.model.labels_, curve.batch_max, curve.item_ms, curve.fixed_ms, silent_s, slots)
         try:
             sock.sendall(pack(hello))
         except OSError as e:
@@ -189,6 +194,8 @@ class Server:
     def _drop(self, sock: socket.socket) -> None:
         if self._inbox.pop(sock, None) is not None:
             self._selector.unregister(sock)
+            if self._joiner is not None:
+                self._joiner.gone(sock)
             sock.close()
 
     def _next(self, sock: socket.socket, *, take: bool = True) -> Ask | Cancel | None:
@@ -224,6 +231,26 @@ class Server:
             elif type(said) is Cancel and sock is batch.sock:
                 self._next(sock)
                 batch.cancelled = batch.cancelled or said.id == batch.ask.id
+
+    # ------------------------------------------------------------ joining
+    def _join(self, joiner: Joiner) -> None:
+        """Hear, begin, step, until stopped and what was begun is written."""
+        while not self._stopped or joiner.writing:
+            self._hear(0.0 if joiner.busy else None)
+            for sock in [] if self._stopped else [*self._inbox]:
+                while (said := self._next(sock)) is not None:
+                    joiner.ask(sock, said) if type(said) is Ask else joiner.cancel(sock, said.id)
+            joiner.turn()
+
+    def _say(self, sock: socket.socket, frame: Answer | Piece) -> bool:
+        """Send a frame; a caller that has gone wants nothing any more."""
+        try:
+            if sock in self._inbox:
+                sock.sendall(pack(frame))
+        except OSError as e:
+            log.warning("a caller was dropped: %s", e)
+            self._drop(sock)
+        return sock in self._inbox
 
     # ------------------------------------------------------------ answering
     def _work(self, sock: socket.socket) -> bool:

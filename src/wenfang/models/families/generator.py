@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
 from wenfang.models.answers import trainable_labels
 from wenfang.models.base import Curve, DataShape, Emit, Hyper, Model
-from wenfang.models.generation.asking import Habits
+from wenfang.models.generation.asking import Habits, Joint
 from wenfang.models.generation.composing import Composer
 from wenfang.models.generation.served import PretrainedWriter
 from wenfang.models.generation.writers import CharWriter
@@ -79,25 +79,7 @@ class GeneratorHyper(Hyper):
         return self.layers if self.kind == "encoder-decoder" and self.pretrained is None else 0
 
 
-class Writing(Protocol):
-    """What does the writing."""
-
-    @property
-    def target_max(self) -> int:
-        """The longest target it learned, in its tokens."""
-        ...
-
-    def write(self, texts: Sequence[str], asked: Sequence[Generation], *, task: Task, habits: Habits, emit: Emit | None) -> list[Output]:
-        """A text for each source."""
-        ...
-
-    def losses(self, examples: Examples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Nats and tokens of each target."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write its files."""
-        ...
+Writing = PretrainedWriter | CharWriter | Composer
 
 
 class Generator(Model):
@@ -183,9 +165,17 @@ class Generator(Model):
 
         Cost: for the small decoder (2 layers of 192) under 1 ms a token; a prompt of 400 characters is read in 60 ms by one of 4 layers of 256.
         """
-        writer, h = self._ready(), self.hyper
-        habits = Habits(h.max_tokens or writer.target_max + 1, h.temperature, h.beams, h.repetition_penalty, h.no_repeat)
-        return writer.write(texts, options, task=self.task, habits=habits, emit=emit)
+        writer = self._ready()
+        return writer.write(texts, options, task=self.task, habits=self._habits(writer), emit=emit)
+
+    def joint(self) -> Joint | None:
+        """Texts that begin and end between the steps of others; None: pieces are put together at once."""
+        writer = self._ready()
+        return None if isinstance(writer, Composer) else writer.joint(task=self.task, habits=self._habits(writer))
+
+    def _habits(self, writer: Writing) -> Habits:
+        h = self.hyper
+        return Habits(h.max_tokens or writer.target_max + 1, h.temperature, h.beams, h.repetition_penalty, h.no_repeat)
 
     def losses(self, examples: Examples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """How surprising each target is behind its source: nats, shape (n,), and tokens, shape (n,), ends included.

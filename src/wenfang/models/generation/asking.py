@@ -11,15 +11,17 @@ from wenfang.core.examples import Output
 from wenfang.core.text import encodable
 from wenfang.models.base import Emit
 
-from .decoding import write
+from .decoding import Batch, Tell, Written, write
 from .json_schema import Schema
 from .rules import Rules, Speech
 from .stepping import Steps
 
-__all__ = ["Habits", "answer", "rules_of"]
+__all__ = ["Habits", "Joint", "answer", "rules_of"]
 
 AT_ONCE = 64
 """Texts that step together."""
+JOINT_LINES = 64
+"""Lines, beams counted, beyond which no further text joins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,55 @@ def answer(
         part = slice(start, start + AT_ONCE)
         told = None if emit is None else _shifted(emit, start)
         for prompt, rule, written in zip(prompts[part], rules[part], write(steps, prompts[part], rules[part], told), strict=True):
-            outputs.append(Output(text=written.text, finish=written.finish, tokens_in=len(prompt), tokens_out=written.tokens, logprobs=written.logprobs if rule.logprobs else None))
+            outputs.append(_output(written, len(prompt), rule))
     return outputs
 
 
 def _shifted(emit: Emit, start: int) -> Emit:
     return lambda row, piece: emit(start + row, piece)
+
+
+def _output(written: Written, tokens_in: int, rules: Rules) -> Output:
+    return Output(text=written.text, finish=written.finish, tokens_in=tokens_in, tokens_out=written.tokens, logprobs=written.logprobs if rules.logprobs else None)
+
+
+class Joint:
+    """Texts of many callers that are written together: each may begin and end between any two steps.
+
+    Args:
+        steps: the network.
+        prompt_of: numbers of a source.
+        habits: of the model version.
+        speech: what tokens say.
+    """
+
+    def __init__(self, steps: Steps, prompt_of: Callable[[str], Sequence[int]], *, habits: Habits, speech: Speech) -> None:
+        self._steps, self._prompt_of, self._habits, self._speech = steps, prompt_of, habits, speech
+        self._batch = Batch(steps)
+        self._open: dict[int, tuple[int, Rules]] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether more would make each step too slow."""
+        return self._batch.lines >= JOINT_LINES
+
+    def add(self, text: str, asked: Generation, tell: Tell) -> int:
+        """Begin a text; its number.
+
+        Raises:
+            Invalid: as ``rules_of``.
+        """
+        prompt = self._prompt_of(text)
+        rules = rules_of(asked, self._habits, self._speech, room=self._steps.room(len(prompt)))
+        (number,) = self._batch.add([prompt], [rules], [tell])
+        self._open[number] = (len(prompt), rules)
+        return number
+
+    def drop(self, number: int) -> None:
+        """Nobody wants this text any more."""
+        self._batch.drop({number})
+        self._open.pop(number, None)
+
+    def step(self) -> list[tuple[int, Output]]:
+        """One more token of every text; returns those that are written."""
+        return [(number, _output(written, *self._open.pop(number))) for number, written in self._batch.step()]

@@ -6,9 +6,10 @@ depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ from wenfang.models.base import Emit
 from .rules import NEVER, Line, Rules
 from .stepping import Steps
 
-__all__ = ["Written", "write"]
+__all__ = ["Batch", "Tell", "Written", "write"]
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
 Finish = Literal["stop", "length"]
+Tell = Callable[[str], object]
+"""Takes a piece of a text as soon as it is certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,76 @@ class _Group:
     rules: Rules
     rng: np.random.Generator
     lines: list[Line]
+    tell: Tell | None = None
     ended: list[tuple[float, Line, Finish]] = field(default_factory=list[tuple[float, Line, Finish]])
     told: int = 0
     """Characters emitted."""
     written: Written | None = None
+
+
+class Batch:
+    """Texts that step together: new ones join between two steps, written ones leave.
+
+    Args:
+        steps: the network.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._groups: dict[int, _Group] = {}
+        self._cache: Any = None
+        self._scores: Floats = np.zeros((0, 0), np.float32)
+        """Of the next token of each open line, in the order of the groups."""
+        self._next = 0
+
+    @property
+    def lines(self) -> int:
+        """Texts in the making, beams counted."""
+        return sum(max(len(group.lines), group.rules.beams) for group in self._groups.values())
+
+    def add(self, prompts: Sequence[Sequence[int]], rules: Sequence[Rules], tell: Sequence[Tell | None]) -> list[int]:
+        """Read B prompts: they take part from the next step on, under the numbers that come back."""
+        cache, scores = self._steps.begin(prompts)
+        self._cache = cache if not self._groups else self._steps.together([self._cache, cache])
+        self._scores = scores if not self._groups else np.concatenate([self._scores, scores])
+        numbers = list(range(self._next, self._next + len(prompts)))
+        self._next += len(prompts)
+        for number, rule, told in zip(numbers, rules, tell, strict=True):
+            self._groups[number] = _Group(rule, np.random.default_rng(rule.seed), [rule.start()], told)
+        return numbers
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Nobody wants these any more; what is not here is let be."""
+        kept: list[int] = []
+        first = 0
+        for number, group in self._groups.items():
+            if number not in numbers:
+                kept += range(first, first + len(group.lines))
+            first += len(group.lines)
+        if len(kept) < first:
+            self._groups = {number: group for number, group in self._groups.items() if number not in numbers}
+            self._scores = self._scores[kept]
+            self._cache = self._cache.take(np.array(kept, np.intp)) if kept else None
+
+    def step(self) -> list[tuple[int, Written]]:
+        """Give every text its next token; returns those that are written now, which leave."""
+        rows: list[int] = []
+        first = 0
+        written: list[tuple[int, Written]] = []
+        for number, group in self._groups.items():
+            count = len(group.lines)
+            rows += [first + parent for parent in _advance(group, self._scores[first : first + count])]
+            first += count
+            _tell(group)
+            if group.written is not None:
+                written.append((number, group.written))
+        for number, _ in written:
+            del self._groups[number]
+        if self._groups:
+            if rows != list(range(first)):
+                self._cache = self._cache.take(np.array(rows, np.intp))
+            self._cache, self._scores = self._steps.step(self._cache, [line.ids[-1] for group in self._groups.values() for line in group.lines])
+        return written
 
 
 def write(steps: Steps, prompts: Sequence[Sequence[int]], rules: Sequence[Rules], emit: Emit | None = None) -> list[Written]:
@@ -62,30 +131,17 @@ def write(steps: Steps, prompts: Sequence[Sequence[int]], rules: Sequence[Rules]
     """
     if not prompts:
         return []
-    groups = [_Group(r, np.random.default_rng(r.seed), [r.start()]) for r in rules]
-    cache, scores = steps.begin(prompts)
-    open_groups = list(range(len(groups)))
-    while open_groups:
-        rows: list[int] = []
-        first = 0
-        for g in open_groups:
-            group = groups[g]
-            count = len(group.lines)
-            parents = _advance(group, scores[first : first + count])
-            rows += [first + p for p in parents]
-            first += count
-            _tell(g, group, emit)
-        open_groups = [g for g in open_groups if groups[g].written is None]
-        if open_groups:
-            if rows != list(range(first)):
-                cache = cache.take(np.array(rows, np.intp))
-            cache, scores = steps.step(cache, [line.ids[-1] for g in open_groups for line in groups[g].lines])
-    return [g.written for g in groups if g.written is not None]
+    batch = Batch(steps)
+    batch.add(prompts, rules, [None if emit is None else partial(emit, row) for row in range(len(prompts))])
+    found: dict[int, Written] = {}
+    while len(found) < len(prompts):
+        found.update(batch.step())
+    return [found[row] for row in range(len(prompts))]
 
 
-def _tell(row: int, group: _Group, emit: Emit | None) -> None:
-    """Emit what is certain by now; an empty piece where nothing new is: whoever waits hears that work goes on, and may end it."""
-    if emit is None:
+def _tell(group: _Group) -> None:
+    """Tell what is certain by now; an empty piece where nothing new is: whoever waits hears that work goes on, and may end it."""
+    if group.tell is None:
         return
     text = ""  # the best beam may still change
     if group.written is not None:
@@ -93,7 +149,7 @@ def _tell(row: int, group: _Group, emit: Emit | None) -> None:
     elif len(group.lines) == 1 and group.rules.beams == 1:
         said = group.lines[0].said
         text = group.rules.speech.text(said[: group.rules.certain(said)])
-    emit(row, text[group.told :])
+    group.tell(text[group.told :])
     group.told = max(group.told, len(text))
 
 

@@ -42,17 +42,6 @@ class GraphCache:
             [p[rows, :, p.shape[2] - P :] for p in self.past], there[:, there.shape[1] - P :], self.lengths[rows], [c[rows, :, :S] for c in self.cross], source[:, :S]
         )
 
-    @staticmethod
-    def together(caches: Sequence[GraphCache]) -> GraphCache:
-        """Several as one, in order."""
-        if len(caches) == 1:
-            return caches[0]
-        P, S = (max(c.shape[1] for c in found) for found in ([c.there for c in caches], [c.source for c in caches]))
-        past = [np.concatenate([_filled(p, 2, P, left=True) for p in layer]) for layer in zip(*(c.past for c in caches), strict=True)]
-        cross = [np.concatenate([_filled(c, 2, S, left=False) for c in layer]) for layer in zip(*(c.cross for c in caches), strict=True)]
-        there = np.concatenate([_filled(c.there, 1, P, left=True) for c in caches])
-        return GraphCache(past, there, np.concatenate([c.lengths for c in caches]), cross, np.concatenate([_filled(c.source, 1, S, left=False) for c in caches]))
-
 
 class GraphSteps:
     """A writing graph, ready to write.
@@ -83,12 +72,22 @@ class GraphSteps:
     def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[GraphCache, Floats]:
         """Read B prompts, each alone: scores (B, V) of the first token."""
         read = [self._read(prompt, []) for prompt in prompts]
-        return GraphCache.together([cache for cache, _ in read]), np.stack([scores[-1] for _, scores in read])
+        return self.together([cache for cache, _ in read]), np.stack([scores[-1] for _, scores in read])
 
     def step(self, cache: GraphCache, tokens: Sequence[int]) -> tuple[GraphCache, Floats]:
         """Append a token to each of B texts: scores (B, V) of the next."""
         cache, scores = self._on(cache, np.array(tokens, np.int64)[:, None])
         return cache, scores[:, -1]
+
+    def together(self, caches: Sequence[GraphCache]) -> GraphCache:
+        """Several caches as one, their texts in order."""
+        if len(caches) == 1:
+            return caches[0]
+        P, S = (max(c.shape[1] for c in found) for found in ([c.there for c in caches], [c.source for c in caches]))
+        past = [np.concatenate([_filled(p, 2, P, left=True) for p in layer]) for layer in zip(*(c.past for c in caches), strict=True)]
+        cross = [np.concatenate([_filled(c, 2, S, left=False) for c in layer]) for layer in zip(*(c.cross for c in caches), strict=True)]
+        there = np.concatenate([_filled(c.there, 1, P, left=True) for c in caches])
+        return GraphCache(past, there, np.concatenate([c.lengths for c in caches]), cross, np.concatenate([_filled(c.source, 1, S, left=False) for c in caches]))
 
     def scores(self, prompt: Sequence[int], ids: Sequence[int]) -> Floats:
         """Of each of T ids behind a prompt and those before it, shape (T, V)."""

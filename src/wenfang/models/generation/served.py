@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
 from wenfang.models.base import Emit
 
-from .asking import Habits, answer
+from .asking import Habits, Joint, answer
 from .graphs import GraphSteps
 from .subwords import Subwords
 
@@ -43,11 +44,14 @@ class PretrainedWriter:
 
     def write(self, texts: Sequence[str], asked: Sequence[Generation], *, task: Task, habits: Habits, emit: Emit | None) -> list[Output]:
         """A text for each source; a source longer than the network reads is cut."""
+        return answer(self._steps, partial(self._prompt, task=task), texts, asked, habits=habits, speech=self.tokens.speech, emit=emit)
 
-        def prompt(text: str) -> list[int]:
-            return self.tokens.prompt(text, task=task, limit=self._source_max)
+    def joint(self, *, task: Task, habits: Habits) -> Joint:
+        """Texts that begin and end between steps."""
+        return Joint(self._steps, partial(self._prompt, task=task), habits=habits, speech=self.tokens.speech)
 
-        return answer(self._steps, prompt, texts, asked, habits=habits, speech=self.tokens.speech, emit=emit)
+    def _prompt(self, text: str, *, task: Task) -> list[int]:
+        return self.tokens.prompt(text, task=task, limit=self._source_max)
 
     def losses(self, examples: Examples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Nats and tokens of each target behind its source, its end included; what is longer than the network stands in is cut."""

@@ -49,6 +49,10 @@ class Steps(Protocol):
         """Append a token to each of B texts: scores (B, V) of the next. Takes the kind of cache it gave; the cache that was given is spent."""
         ...
 
+    def together(self, caches: Sequence[Any]) -> Cache:
+        """Several caches as one, their texts in order."""
+        ...
+
 
 @dataclass(slots=True)
 class WriterCache:
@@ -92,7 +96,7 @@ class WriterSteps:
             cache, state = self._read(list(prompt), [])
             caches.append(cache)
             states.append(state[-1])
-        return _together(caches), self._scores(np.stack(states))
+        return self.together(caches), self._scores(np.stack(states))
 
     def step(self, cache: WriterCache, tokens: Sequence[int]) -> tuple[WriterCache, Floats]:
         """Append a token to each of B texts: scores (B, V) of the next."""
@@ -115,6 +119,18 @@ class WriterSteps:
         cache.lengths = lengths + 1
         return cache, self._scores(x)
 
+    def together(self, caches: Sequence[WriterCache]) -> WriterCache:
+        """Several caches as one, padded at their ends."""
+        if len(caches) == 1:
+            return caches[0]
+        lengths = np.concatenate([c.lengths for c in caches])
+        own = _padded([c.own for c in caches], min(self.length_max + 1, int(lengths.max()) + GROW))
+        sources = [c.source for c in caches if c.source is not None]
+        if not sources:
+            return WriterCache(own, lengths)
+        source_lengths = np.concatenate([c.source_lengths for c in caches if c.source_lengths is not None])
+        return WriterCache(own, lengths, _padded(sources, int(source_lengths.max())), source_lengths)
+
     def log_probabilities(self, prompt: Sequence[int], target: Sequence[int]) -> Floats:
         """Of each token of ``target`` behind ``prompt``, shape (T,)."""
         _, states = self._read(list(prompt), list(target[:-1]))
@@ -132,7 +148,7 @@ class WriterSteps:
         T, shape = len(ids), self.shape
         cache = WriterCache(np.zeros((shape.layers, 2, 1, shape.heads, T, shape.hidden // shape.heads), np.float32), np.array([T]), source)
         if source is not None:
-            cache.source_lengths = np.array([source.shape[4]])
+            cache.source_lengths = np.array([source.shape[4]], np.intp)
         x = self._w["chars.weight"][ids] * self._scale
         ahead = np.triu(np.full((T, T), -1e9, np.float32), 1)
         for i in range(shape.layers):
@@ -200,22 +216,12 @@ def _turn(x: Floats, cos: Floats, sin: Floats) -> Floats:
     return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
 
 
-def _together(caches: list[WriterCache]) -> WriterCache:
-    """Caches of single texts as one, padded at their ends."""
-    if len(caches) == 1:
-        return caches[0]
-    lengths = np.concatenate([c.lengths for c in caches])
-    own = _padded([c.own for c in caches], int(lengths.max()) + GROW)
-    sources = [c.source for c in caches if c.source is not None]
-    if not sources:
-        return WriterCache(own, lengths)
-    source_lengths = np.array([s.shape[4] for s in sources])
-    return WriterCache(own, lengths, _padded(sources, int(source_lengths.max())), source_lengths)
-
-
 def _padded(arrays: list[Floats], room: int) -> Floats:
     first = arrays[0].shape
-    joined = np.zeros((*first[:2], len(arrays), first[3], room, first[5]), np.float32)
-    for b, array in enumerate(arrays):
-        joined[:, :, b, :, : array.shape[4]] = array[:, :, 0]
+    joined = np.zeros((*first[:2], sum(a.shape[2] for a in arrays), first[3], room, first[5]), np.float32)
+    at = 0
+    for array in arrays:
+        wide = min(room, array.shape[4])  # what is dropped is room that nothing stands in
+        joined[:, :, at : at + array.shape[2], :, :wide] = array[:, :, :, :, :wide]
+        at += array.shape[2]
     return joined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from wenfang.core.records import Task
 from wenfang.models.base import Emit
 
 from .alphabet import END, Alphabet
-from .asking import Habits, answer
+from .asking import Habits, Joint, answer
 from .rules import Speech
 from .sequences import prompt_of
 from .shape import WriterShape
@@ -49,11 +50,14 @@ class CharWriter:
 
     def write(self, texts: Sequence[str], asked: Sequence[Generation], *, task: Task, habits: Habits, emit: Emit | None) -> list[Output]:
         """A text for each source; a source longer than the network reads is cut."""
+        return answer(self._steps, partial(self._prompt, task=task), texts, asked, habits=habits, speech=self._speech, emit=emit)
 
-        def prompt(text: str) -> list[int]:
-            return prompt_of(text, self.alphabet, task=task, limit=self._source_max())
+    def joint(self, *, task: Task, habits: Habits) -> Joint:
+        """Texts that begin and end between steps."""
+        return Joint(self._steps, partial(self._prompt, task=task), habits=habits, speech=self._speech)
 
-        return answer(self._steps, prompt, texts, asked, habits=habits, speech=self._speech, emit=emit)
+    def _prompt(self, text: str, *, task: Task) -> list[int]:
+        return prompt_of(text, self.alphabet, task=task, limit=self._source_max())
 
     def losses(self, examples: Examples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Nats and tokens of each target behind its source, its end included; what is longer than the network stands in is cut."""
