@@ -10,7 +10,7 @@ from wenfang.core.errors import Invalid, NotFound
 from wenfang.core.examples import Examples, Output
 from wenfang.core.words import keys, say
 from wenfang.models import families
-from wenfang.select.champion import duel
+from wenfang.select.champion import Duel, duel
 from wenfang.select.choose import ALPHA, Candidate, Limits
 from wenfang.select.cost import Price
 from wenfang.select.earlier import Earlier, Meta, Recipe, describe, distance, earlier_from, nearest_recipes
@@ -266,13 +266,23 @@ def test_better_equal_and_worse_than_the_champion(tmp_path):
 
     assert against(OracleHyper(error=0.02, salt="x")).verdict == "better"
     assert against(FAIR).verdict == "equal"
+    assert against(OracleHyper(error=0.02, salt="x")).short_of(0.0) is None
+    assert against(FAIR).short_of(0.02) is None, "the same answers to 200 examples: 1.5 points are left open"
+    key, fields = against(FAIR).short_of(0.01)
+    assert (key, fields["points"], fields["n"]) == ("verdict.champion-unproven", 1.5, 200)
+    near = against(OracleHyper(error=0.22, salt="z"))
+    assert near.verdict == "equal"
+    assert near.short_of(0.02)[0] == "verdict.champion-unproven"
     worse = against(OracleHyper(error=0.6, salt="y"), learned_rows=range(40))
+    assert worse.short_of(1.0)[0] == "verdict.champion-kept"
     assert (worse.verdict, worse.n, worse.learned_n, worse.learned_out) == ("worse", 160, 40, True)
     most = against(FAIR, learned_rows=range(190))
     assert (most.n, most.learned_out) == (200, False)
     (tmp_path / "champion" / "card.json").write_text('{"family": "gone"}')
-    for found in (worse, most):
-        assert all("{" not in say(key, lang, **fields) for key, fields in found.sentences() for lang in ("zh", "en"))
+    assert Duel("m:1", "incomparable", reason="bundle.bad-signature").short_of(1.0)[0] == "verdict.champion-unproven-at-all"
+    for found in (worse, most, near):
+        said = [*found.sentences(), *filter(None, [found.short_of(0.0)])]
+        assert all("{" not in say(key, lang, **fields) for key, fields in said for lang in ("zh", "en"))
 
 
 # ---------------------------------------------------------------- scenarios

@@ -51,6 +51,22 @@ class Duel:
         """As plain values."""
         return asdict(self)
 
+    def at_worst(self) -> float:
+        """How much worse the new model may be, in units of the score: the interval's lower end, and not less than what n examples without a difference leave open.
+
+        Source: Hanley & Lippman-Hand 1983 (If nothing goes wrong, is everything all right?): three in n.
+        """
+        return max(0.0, -self.low, 3.0 / max(1, self.n))
+
+    def short_of(self, margin: float) -> Sentence | None:
+        """Why the new model should not replace the champion: it is worse, or nothing shows that it is not worse by more than ``margin``; None: it should."""
+        if self.verdict == "better":
+            return None
+        if self.verdict == "equal":
+            lacking = {"champion": self.champion, "points": 100 * self.at_worst(), "margin": 100 * margin, "n": self.n}
+            return None if self.at_worst() <= margin else ("verdict.champion-unproven", lacking)
+        return ("verdict.champion-unproven-at-all" if self.verdict == "incomparable" else "verdict.champion-kept", {"champion": self.champion})
+
     def sentences(self) -> list[Sentence]:
         """In words."""
         if self.verdict == "incomparable":

@@ -1,4 +1,4 @@
-"""The champion of a name: compared with each new model on the same test examples, and replaced unless the new one is worse.
+"""The champion of a name: compared with each new model on the same test examples, and replaced when the new one is better or shown to be no worse.
 
 Knows nothing of how two models are compared.
 """
@@ -58,16 +58,21 @@ def _learned_rows(studio: Studio, champion: ModelVersion, test: Examples) -> lis
     return leaked_rows(parts["train"] + parts["valid"], test)
 
 
-def promote(studio: Studio, model: ModelVersion, duel: Any, policy: Literal["auto", "always", "never"]) -> tuple[bool, Said]:
-    """Have the champion's pointer follow the policy; whether it did, and the sentences that say so.
+def promote(studio: Studio, model: ModelVersion, duel: Any, policy: Literal["auto", "always", "never"], margin: float) -> tuple[bool, Said]:
+    """Have the champion's pointer follow the policy; whether it did, and the sentences that say so and why not.
 
-    Without a champion the new model becomes it, unless the policy is ``never``.
+    Without a champion the new model becomes it, unless the policy is ``never``. With ``auto`` it must be better, or shown to be worse by no more than ``margin``.
     """
     shown = f"{model.name}:{model.number}"
-    wanted = policy == "always" or (policy == "auto" and (duel is None or duel.verdict != "worse"))
+    lacking = None if duel is None or policy != "auto" else duel.short_of(margin)
+    wanted = policy != "never" and lacking is None
     if wanted:
         studio.point("model", champion_key(model.project, model.name), model.id)
-        studio.tell("model.promoted", model.id, policy=policy, duel=duel.document() if duel else None)
+        studio.tell("model.promoted", model.id, policy=policy, margin=margin, duel=duel.document() if duel else None)
     if duel is None:
         return wanted, []
-    return wanted, [*duel.sentences(), ("verdict.promoted", {"model": shown}) if wanted else ("verdict.not-promoted", {"model": shown, "champion": duel.champion})]
+    return wanted, [
+        *duel.sentences(),
+        *([lacking] if lacking else []),
+        ("verdict.promoted", {"model": shown}) if wanted else ("verdict.not-promoted", {"model": shown, "champion": duel.champion}),
+    ]

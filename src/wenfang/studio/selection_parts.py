@@ -160,7 +160,7 @@ def bundle_reader(studio: Studio) -> Callable[[Path], Any]:
 
 def request_hash(request: RunSelection, version: DatasetVersion) -> str:
     """Equal for requests that may go on with each other's work."""
-    text = request.model_dump_json(exclude={"serve", "name", "promote"}) + version.content_hash
+    text = request.model_dump_json(exclude={"serve", "name", "promote", "margin"}) + version.content_hash
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -52,5 +52,10 @@ class RunSelection(Request):
     unlabelled: list[str] = Field(default_factory=list, description="files or dv_… of texts that the teacher labels", json_schema_extra=FILE)
     seed: int = Field(0, ge=0, lt=2**31)
     serve: bool = Field(False, description="deploy the winner as a service of that name")
-    promote: Literal["auto", "always", "never"] = Field("auto", description="make it the champion of its name: auto unless it is significantly worse than the present one")
+    promote: Literal["auto", "always", "never"] = Field(
+        "auto", description="make it the champion of its name: auto when it is better than the present one, or shown to be no worse by more than the margin"
+    )
+    margin: float = Field(
+        0.02, ge=0, le=1, description="update policy: by how much of the score (0.02: two points) the new model may be worse at most; smaller asks for more test examples"
+    )
     project: ProjectName = "default"

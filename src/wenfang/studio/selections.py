@@ -120,7 +120,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     duel = duel_with_champion(studio, version, name, splits["test"], outcome.counts, seed=request.seed)
     studio.progress.stage("register")
     model, selection = _register(studio, outcome, version, name)
-    promoted, said = promote(studio, model, duel, request.promote)
+    promoted, said = promote(studio, model, duel, request.promote, request.margin)
     report = work.with_name(f"{selection.id}.html")
     report.write_text(outcome.html, encoding="utf-8")
     if request.serve:
