@@ -106,6 +106,8 @@ class Selection(Record):
     """Blob of the HTML report."""
     document: str
     """Blob of ``selection.json``."""
+    state: Literal["done", "failed"] = "done"
+    """``failed``: it ended without a verdict; its document holds the runs, the families given up and the error, ``report`` is empty."""
 
 
 class Run(Record):

@@ -19,7 +19,7 @@ from wenfang.core.durable import write_file
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ids import sha256_hex
 
-__all__ = ["Journal", "fingerprint"]
+__all__ = ["Journal", "fingerprint", "steps_of"]
 
 
 def fingerprint(parts: dict[str, Any], *data: Examples) -> str:
@@ -30,6 +30,13 @@ def fingerprint(parts: dict[str, Any], *data: Examples) -> str:
 
 def _encodable(column: list[Any]) -> list[Any]:
     return [v.encode("utf-8", "surrogatepass") if isinstance(v, str) else v for v in column]
+
+
+def steps_of(work: Path, kind: str) -> list[dict[str, Any]]:
+    """The steps of one kind that the journal in ``work`` holds, whatever request it belongs to; none without a journal."""
+    path = work / "journal.jsonl"
+    entries: list[dict[str, Any]] = [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    return [e for e in entries if e["kind"] == kind]
 
 
 class Journal:

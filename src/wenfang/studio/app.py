@@ -45,6 +45,8 @@ class Studio:
     actor: Actor | None = None
     progress: Progress = field(default_factory=Quiet)
     changes: Changes = field(default_factory=Changes)
+    remains: list[Record] = field(default_factory=list[Record])
+    """Records that are written if the operation fails."""
     request_id: str = ""
     job: Job | None = None
 
@@ -57,7 +59,7 @@ class Studio:
             Broken: `operation.failed` for anything unforeseen; the log holds the trace under the request id.
         """
         request_id = request_id or new_id("rq")
-        desk = replace(self, actor=actor, changes=Changes(), progress=progress or Quiet(), request_id=request_id, job=job)
+        desk = replace(self, actor=actor, changes=Changes(), remains=[], progress=progress or Quiet(), request_id=request_id, job=job)
         try:
             require(actor, op.permission, project=getattr(request, "project", None))
             answer = op.run(desk, request)
@@ -83,7 +85,7 @@ class Studio:
         self.changes.audit.append(entry)
 
     def _record_failure(self, op: Operation, desk: Studio, e: BaseException, subject: str) -> None:
-        failed = replace(desk, changes=Changes())
+        failed = replace(desk, changes=Changes(puts=list(desk.remains)))
         failed.record("refused" if isinstance(e, Denied) else "failed", op, subject=subject, code=getattr(e, "code", type(e).__name__))
         self.tables.commit(failed.changes)
 
@@ -96,6 +98,10 @@ class Studio:
     def put(self, record: Record) -> None:
         """Have a new record written when the operation ends."""
         self.changes.puts.append(record)
+
+    def leave(self, *records: Record) -> None:
+        """Have records written should the operation fail, so that what was done can be looked at."""
+        self.remains.extend(records)
 
     def update(self, record: Record, revision: int) -> None:
         """Have a record replaced, if it still is at ``revision``."""

@@ -14,6 +14,7 @@ from wenfang.core.records import DatasetVersion, Selection
 from wenfang.core.registry import nearest
 
 from .app import Studio
+from .selection_records import document_of
 
 __all__ = ["SelectionErrors"]
 
@@ -58,7 +59,7 @@ class SelectionErrors(Answer):
 def browse_errors(studio: Studio, request: BrowseErrors) -> SelectionErrors:
     """Browse the errors of a selection's model on the test set, filtered by label, answer or slice."""
     selection = studio.get(Selection, request.id)
-    document = json.loads(studio.blobs.get(selection.document))
+    document = document_of(studio, selection)
     final, told = document["final"], document["final"]["evaluation"]
     slices = [slice_name(s["name"]) for s in final.get("slices", [])]
     if request.slice is not None and request.slice not in slices:

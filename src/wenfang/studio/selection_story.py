@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,6 +13,7 @@ from wenfang.core.words import language
 
 from .app import Studio
 from .selection_parts import fitting, splits_of
+from .selection_records import document_of
 
 __all__: list[str] = []
 
@@ -78,7 +78,7 @@ def explain_selection(studio: Studio, request: ExplainSelection) -> Explanation:
     """Say why this model was chosen, what the limits kept out, what was tried and what more time would bring."""
     from wenfang.select.explain import explain, explain_text
 
-    document = json.loads(studio.blobs.get(studio.get(Selection, request.id).document))
+    document = document_of(studio, studio.get(Selection, request.id))
     return Explanation(text=explain_text(document, request.lang), sections=explain(document))
 
 
@@ -99,7 +99,7 @@ def rerun_selection(studio: Studio, request: RerunSelection) -> Rerun:
     from wenfang.select.rerun import rerun
 
     selection = studio.get(Selection, request.id)
-    document = json.loads(studio.blobs.get(selection.document))
+    document = document_of(studio, selection)
     if document.get("teacher"):
         raise Unsupported("select.rerun-taught", teacher=document["teacher"])
     splits = splits_of(studio, studio.get(DatasetVersion, selection.dataset_version), document["seed"])

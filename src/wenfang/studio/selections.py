@@ -10,18 +10,17 @@ from typing import Any
 from pydantic import Field
 
 from wenfang.core.errors import NotFound
-from wenfang.core.ids import new_id
 from wenfang.core.operation import Answer, Request, operation
-from wenfang.core.records import DatasetVersion, ModelVersion, Run, Selection, Task
+from wenfang.core.records import Run, Selection, Task
 
 from .app import Studio
 from .champions import champion_of, duel_with_champion, promote
 from .names import ProjectName, safe_name
 from .selection_checks import checks_of
 from .selection_parts import bundle_reader, bundle_writer, data_of, filled, fitting, leaks_of, plan_of, pretrained_of, request_hash, shown_name, splits_of, upstreams_of
+from .selection_records import document_of, register, report_path, what_was_tried
 from .selection_request import RunSelection
 from .services import deploy_version
-from .serving import store_bundle
 from .teaching import compare_with_teacher, taught_by
 
 __all__ = ["RunSelection"]
@@ -105,11 +104,11 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
             studio, request.teacher, splits["train"], unlabelled=request.unlabelled, share=request.teacher_share, text=request.text, project=request.project
         )  # fmt: skip
     work = studio.home.jobs / f"selection-{request_hash(request, version)}"
-    with fitting(studio, request.parallel) as fit:
+    plan = plan_of(studio, request, splits["train"], checks)
+    with fitting(studio, request.parallel) as fit, what_was_tried(studio, version, work, plan.limits.document()):
         outcome = select(
             splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, bundle_writer(studio, version), fit, studio.progress, bundle_reader(studio)),
-            plan=plan_of(studio, request, splits["train"], checks), leaked_test_rows=leaks_of(splits), card=card, pretrained=pretrained,
-            upstreams=upstreams,
+            plan=plan, leaked_test_rows=leaks_of(splits), card=card, pretrained=pretrained, upstreams=upstreams,
         )  # fmt: skip
     outcome.document["teacher"] = request.teacher
     if request.teacher is not None:
@@ -119,44 +118,19 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     name = request.name or safe_name(Path(shown_name(studio, request)).name)
     duel = duel_with_champion(studio, version, name, splits["test"], outcome.counts, seed=request.seed)
     studio.progress.stage("register")
-    model, selection = _register(studio, outcome, version, name)
+    model, selection = register(studio, outcome, version, name, served=request.serve)
     promoted, said = promote(studio, model, duel, request.promote, request.margin)
-    report = work.with_name(f"{selection.id}.html")
-    report.write_text(outcome.html, encoding="utf-8")
+    report_path(studio, selection.id).write_text(outcome.html, encoding="utf-8")
     if request.serve:
         studio.progress.stage("deploy")
         deploy_version(studio, name, model if promoted else champion_of(studio, version.project, name) or model)
     shutil.rmtree(work, ignore_errors=True)
     return Verdict.model_validate(
         {
-            **outcome.verdict, "id": selection.id, "dataset_version": version.id, "model_version": model.id, "model": f"{model.name}:{model.number}", "task": version.task,
-            "service": name if request.serve else None, "report": str(report), "verdict": [*outcome.sentences, *said], "data_notes": notes,
+            **selection.verdict, "id": selection.id, "model": f"{model.name}:{model.number}", "task": version.task, "verdict": [*outcome.sentences, *said], "data_notes": notes,
             "champion": duel.document() if duel else None, "promoted": promoted,
         }
     )  # fmt: skip
-
-
-def _register(studio: Studio, outcome: Any, version: DatasetVersion, name: str) -> tuple[ModelVersion, Selection]:
-    """Put the selection, its runs and the model version."""
-    manifest, signature = store_bundle(outcome.bundle, studio.blobs)
-    if outcome.written:
-        outcome.document["written"] = studio.blobs.put(json.dumps(outcome.written, ensure_ascii=False).encode())
-    number = 1 + max((m.number for m in studio.find(ModelVersion, project=version.project, name=name)), default=0)
-    selection = Selection(
-        id=new_id("sl"), project=version.project, dataset_version=version.id, limits=outcome.document["limits"], verdict=outcome.verdict,
-        report=studio.blobs.put(outcome.html.encode()), document=studio.blobs.put(json.dumps(outcome.document, ensure_ascii=False, default=str).encode()),
-    )  # fmt: skip
-    model = ModelVersion(
-        id=new_id("mv"), project=version.project, name=name, number=number, family=outcome.verdict["family"], task=version.task, labels=version.labels, bundle=manifest,
-        signature=signature, size_bytes=outcome.verdict["size_bytes"], dataset_version=version.id, selection=selection.id, metrics={k: outcome.verdict[k] for k in ("metric", "valid", "test", "latency_ms")},
-    )  # fmt: skip
-    for run in outcome.document["runs"]:
-        fields = {k: run[k] for k in ("family", "params", "metrics", "seed", "environment", "state")}
-        studio.put(Run(id=new_id("rn"), project=version.project, selection=selection.id, note=run.get("note", ""), **fields))
-    studio.put(selection)
-    studio.put(model)
-    studio.tell("model.registered", model.id, family=model.family, selection=selection.id)
-    return model, selection
 
 
 @operation("selection.list", permission="selection:read", http="GET /api/v1/selections")
@@ -182,6 +156,8 @@ def list_runs(studio: Studio, request: OneSelection) -> Runs:
 def read_report(studio: Studio, request: OneSelection) -> Report:
     """Read the HTML report of a selection."""
     selection = studio.get(Selection, request.id)
+    if selection.state == "failed":
+        document_of(studio, selection)
     if not studio.blobs.has(selection.report):
         raise NotFound("blob.missing", name=selection.report)
     return Report(html=studio.blobs.get(selection.report).decode())
