@@ -6,11 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class KnownServer:
-    """``base_url``; ``asked`` holds (path, headers, body) of every request; ``failing`` holds statuses to answer next."""
+    """``base_url``; ``asked`` holds (path, headers, body) of every request; ``failing`` holds statuses to answer next; without ``schemas`` a wanted one is refused."""
 
     def __init__(self):
         self.asked = []
         self.failing = []
+        self.schemas = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -26,6 +27,8 @@ class KnownServer:
                 outer.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
                 if outer.failing and (status := outer.failing.pop(0)):
                     self.answer({"error": {"message": "secret words"}}, status)
+                elif not outer.schemas and "response_format" in body:
+                    self.answer({"error": {"message": "unknown field response_format"}}, 400)
                 elif self.path.endswith("/embeddings"):
                     self.answer({"data": [{"index": i, "embedding": [3.0, 4.0 * len(t)]} for i, t in enumerate(body["input"])][::-1]})
                 elif body.get("stream"):
@@ -66,7 +69,20 @@ class KnownServer:
 
 
 def said(body):
-    last = body["messages"][-1]["content"]
+    last, told = body["messages"][-1]["content"], body["messages"][0]["content"]
+    known = {"好": "good", "坏": "bad"}
+    if "?" in last and told.startswith(("Find", "Say", "The user")):
+        return "I could not say"
+    if told.startswith("Find the spans"):
+        return json.dumps({"spans": [{"text": c, "label": known[c]} for c in last if c in known]})
+    if told.startswith("Say which"):
+        return json.dumps({"labels": [known[c] for c in known if c in last]})
+    if "how alike" in told:
+        a, b = (line[3:] for line in last.split("\n"))
+        return json.dumps({"grade": 1.0 if a == b else 0.25})
+    if "how they stand" in told:
+        a, b = (line[3:] for line in last.split("\n"))
+        return "same" if a == b else "other"
     if body["messages"][0]["content"].startswith("Classify"):
         return "“Good”." if "好" in last else "bad" if "坏" in last else "I could not say"
     return last[::-1]

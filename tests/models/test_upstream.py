@@ -11,7 +11,7 @@ from dataplane import KEY, DataPlane
 from openai_server import KnownServer
 from wenfang.core.conversation import Generation, Message, written
 from wenfang.core.errors import Broken, Busy, Invalid, Unsupported
-from wenfang.core.examples import Examples
+from wenfang.core.examples import Examples, Span
 from wenfang.core.ports import Cancelled
 from wenfang.models import DataShape, families
 
@@ -89,6 +89,53 @@ def test_labels_by_prompt(server, tmp_path, monkeypatch):
     )
     ran = subprocess.run([sys.executable, "-c", code, str(tmp_path), made(server, "classification").hyper.model_dump_json()], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "['good']"
+    closed(model)
+    closed(again)
+
+
+def test_spans_label_sets_and_pairs(server, tmp_path):
+    texts = [f"{i}好坏" if i % 3 else f"{i}无" for i in range(30)]
+    tagged = Examples("tagging", texts, spans=[tuple(Span(i, i + 1, "good" if c == "好" else "bad") for i, c in enumerate(t) if c in "好坏") for t in texts])
+    model = made(server, "tagging", shots=3).fit(tagged)
+    assert model.right_ > 0.9
+    body = server.asked[-1][2]
+    assert body["response_format"]["json_schema"]["schema"]["properties"]["spans"]["items"]["properties"]["label"]["enum"] == ["bad", "good"]
+    assert json.loads(body["messages"][2]["content"])["spans"], "an example with spans is shown first"
+    answers = model.predict(["好好坏", "?", "无"])
+    assert [[(s.start, s.label) for s in o.spans] for o in answers] == [[(0, "good"), (1, "good"), (2, "bad")], [], []]
+    assert answers[0].score > 0.9 > answers[1].score
+    assert model.told() == {"requests": model.spent_.requests, "unparsable": 1, "lost": 0}
+    model.save(tmp_path)
+    again = type(model).load(tmp_path, task="tagging", hyper=model.hyper, labels=model.labels_)
+    assert again.predict(["好好坏", "?"]) == answers[:2]
+
+    sets = made(server, "multilabel").fit(Examples("multilabel", texts, label_sets=[("bad", "good") if "好" in t else () for t in texts]))
+    assert [o.labels for o in sets.predict(["坏", "好坏", "?"])] == [("bad",), ("good", "bad"), ()]
+
+    pairs = {"texts": ["a", "b", "c", "a"] * 9, "texts_b": ["a", "x", "c", "y"] * 9}
+    same = made(server, "matching").fit(Examples("matching", **pairs, labels=["same", "other", "same", "other"] * 9))
+    assert [o.label for o in same.match(["q", "q"], ["q", "r"])] == ["same", "other"]
+    with pytest.raises(Invalid, match=r"model\.pairs-wanted"):
+        same.predict(["q"])
+    graded = made(server, "matching").fit(Examples("matching", **pairs, grades=[1.0, 0.25, 1.0, 0.25] * 9))
+    assert [o.score for o in graded.match(["q", "q", "?"], ["q", "r", ""])] == [1.0, 0.25, pytest.approx(0.625)]
+    for one in (model, again, sets, same, graded):
+        closed(one)
+
+
+def test_a_server_without_schemas_is_asked_without(server, tmp_path):
+    server.schemas = False
+    train = Examples("multilabel", ["好", "坏", "好坏"] * 4, label_sets=[("good",), ("bad",), ("bad", "good")] * 4)
+    model = made(server, "multilabel", concurrency=1).fit(train)
+    refused = sum("response_format" in body for _, _, body in server.asked)
+    assert [o.labels for o in model.predict(["好"])] == [("good",)]
+    assert 1 <= refused <= 2, "those that were on the way"
+    assert "response_format" not in server.asked[-1][2]
+    model.save(tmp_path)
+    again = type(model).load(tmp_path, task="multilabel", hyper=model.hyper, labels=model.labels_)
+    server.schemas = True
+    again.predict(["坏"])
+    assert "response_format" not in server.asked[-1][2]
     closed(model)
     closed(again)
 

@@ -221,6 +221,10 @@ class Model(ABC):
     def remember(self) -> None:  # noqa: B027 nothing to remember where answers cost nothing
         """From now on ask a remote server each question once only; for measuring, not for serving. Default: nothing."""
 
+    def told(self) -> Mapping[str, int]:
+        """What else a run should tell of its answers, counted: those that could not be read, say. Default: nothing."""
+        return {}
+
     def answer_ms(self) -> Sequence[float]:
         """How long a remote server took for single answers so far, in milliseconds."""
         return ()

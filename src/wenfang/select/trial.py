@@ -187,7 +187,9 @@ def try_fit(
         outputs = predict_all(model, valid, progress=progress)
         run.predict_s = time.monotonic() - begun
         evaluation = judge(outputs, valid, metric=metric, seed=run.seed)
-        run.metrics = figures_of(evaluation)
+        run.metrics = figures_of(evaluation) | dict(model.told())
+        if unread := model.told().get("unparsable", 0):
+            progress.note("select.unread-answers", run=run.name, answers_n=unread)
         return Fitted(run, model, outputs, evaluation)
     except Cancelled:
         raise

@@ -1,7 +1,7 @@
-"""Any server that speaks the OpenAI protocol as a model: it writes, goes on with conversations, names a label, makes vectors.
+"""Any server that speaks the OpenAI protocol as a model: it writes, goes on with conversations, names labels, quotes spans, compares pairs, makes vectors.
 
 Nothing is learned but a few examples to show. The bundle holds addresses and examples, never a key: the key's environment variable is
-named, and read when the server is asked. An answer that names no label counts as unparsable and gets the most frequent one.
+named, and read when the server is asked. An answer that cannot be read is counted and stands for the usual one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import queue
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,16 +33,18 @@ from wenfang.core.ports import Cancelled
 from wenfang.core.records import Task
 from wenfang.models.answers import trainable_labels
 from wenfang.models.base import Curve, DataShape, Emit, Hyper, Model
+from wenfang.models.forms import Form, form_of, spread
 from wenfang.net.client import Client
 
 __all__ = ["Upstream", "UpstreamHyper"]
 
 SHOWN_MAX_CHARS = 2000
+NO_SCHEMA = frozenset({400, 415, 422, 501})
+"""How servers refuse a schema they do not know."""
 CHECKED = 16
 """Examples that fit asks about, to know how often the server is right."""
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "top_k", "min_tokens", "repetition_penalty")
 _UNKNOWN = ("beams", "no_repeat", "forbidden")
-_CLASSIFY = "Classify the user's text. Answer with exactly one of these labels and nothing else: {labels}"
 log = logging.getLogger("wenfang.upstream")
 
 
@@ -82,7 +83,7 @@ class Spent:
 class Upstream(Model):
     """A model that lives elsewhere."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "generation", "chat", "embedding"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel", "tagging", "matching", "generation", "chat", "embedding"})
     cost_rank: ClassVar[int] = 90
     remote: ClassVar[bool] = True
     Hyper: ClassVar[type[BaseModel]] = UpstreamHyper
@@ -91,16 +92,21 @@ class Upstream(Model):
     def __init__(self, hyper: BaseModel | None = None, *, task: Task, seed: int = 0) -> None:
         super().__init__(hyper, task=task, seed=seed)
         self.shown_: list[tuple[str, str]] = []
-        self.fallback_ = ""
+        self.usual_ = Output()
+        """Answered when an answer says nothing."""
         self.right_ = 0.5
-        """Share of checked examples whose label it named."""
+        """Share of checked examples that it answered right."""
+        self.schema_ = True
+        """Whether the server takes a schema."""
         self.at_once = self.hyper.concurrency
         self.silent_s = (self.hyper.timeout_s + 10.0) * (self.hyper.retries + 1)
         self.spent_ = Spent()
         self._known: dict[bytes, Output] | None = None
         self._took_ms: list[float] = []
         self.unparsable = 0
-        """Answers so far that named no label."""
+        """Answers so far that said nothing."""
+        self.lost = 0
+        """Labels and spans so far that were named and are not there."""
         self._client: Client | None = None
         self._lock = threading.Lock()
 
@@ -129,17 +135,19 @@ class Upstream(Model):
         rows = list(range(len(train)))
         random.Random(self.seed).shuffle(rows)
         self.until = None if curve is None else curve.deadline
-        answers = train.labels if self.task == "classification" else train.targets
-        if answers:
-            rows = _spread(rows, answers) if self.task == "classification" else rows
-            self.shown_ = [(train.texts[i][:SHOWN_MAX_CHARS], answers[i]) for i in rows[: self.hyper.shots]]
-        if self.task != "classification":
+        form = self._form()
+        if form is None:
+            self.shown_ = [(train.texts[i][:SHOWN_MAX_CHARS], train.targets[i]) for i in rows[: self.hyper.shots]] if train.targets else []
             self._check(train.texts[:1])
             return self
-        self.fallback_ = Counter(train.labels).most_common(1)[0][0]
-        held = rows[self.hyper.shots : self.hyper.shots + CHECKED] or rows[:1]
-        named = self.predict([train.texts[i] for i in held])
-        self.right_ = (sum(o.label == train.labels[i] for o, i in zip(named, held, strict=True)) + 1) / (len(held) + 2)
+        short = [i for i in rows if len(train.texts[i]) <= SHOWN_MAX_CHARS] or rows
+        shown = spread(short, train, self.hyper.shots)
+        pairs = train.texts_b or [""] * len(train)
+        self.shown_ = [(form.question(train.texts[i], pairs[i])[: 2 * SHOWN_MAX_CHARS], form.answer(train, i)) for i in shown]
+        self.usual_ = form.usual(train)
+        held = [i for i in rows if i not in shown][:CHECKED] or rows[:1]
+        named = self._answers([train.texts[i] for i in held], [pairs[i] for i in held])
+        self.right_ = (sum(form.right(o, train, i) for o, i in zip(named, held, strict=True)) + 1) / (len(held) + 2)
         if curve is not None:
             curve.point(1, valid_score=self.right_)
         return self
@@ -153,23 +161,28 @@ class Upstream(Model):
 
     # ------------------------------------------------------------ asking
     def predict(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
-        """Labels, texts or vectors, by the task; ``top_k`` is not known here."""
+        """Labels, spans, texts or vectors, by the task; ``top_k`` is not known here.
+
+        Raises:
+            Invalid: `model.pairs-wanted`; and what ``fit`` raises of the server.
+        """
         del top_k
         if not texts:
             return []
         if self.task == "embedding":
             return self._vectors(texts)
-        if self.task != "classification":
-            return self.generate(texts, [Generation()] * len(texts))
-        options = Generation(max_tokens=64, temperature=0.0)
-        return [self._labelled(o) for o in self._each(texts, [options] * len(texts), None)]
+        if self.task == "matching":
+            raise Invalid("model.pairs-wanted", family=self.name, task=self.task)
+        return self.generate(texts, [Generation()] * len(texts)) if self._form() is None else self._answers(texts, [""] * len(texts))
 
     def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
-        """Cosine of each pair, for the task embedding.
+        """The label or grade of each pair; its cosine for the task embedding.
 
         Raises:
             Unsupported: `model.no-pairs`.
         """
+        if self.task == "matching":
+            return self._answers(texts, texts_b) if texts else []
         if self.task != "embedding":
             return super().match(texts, texts_b, top_k=top_k)
         both = [np.frombuffer(o.vector or b"", "<f4") for o in self._vectors([*texts, *texts_b])]
@@ -184,6 +197,43 @@ class Upstream(Model):
         if self.task not in {"generation", "chat"}:
             raise Unsupported("model.no-generation", family=self.name, task=self.task)
         return self._each(texts, options, emit)
+
+    def _form(self) -> Form | None:
+        return form_of(self.task, self.labels_)
+
+    def _answers(self, texts: Sequence[str], texts_b: Sequence[str]) -> list[Output]:
+        """Ask by the task's form and read the answers; a server that refuses the schema is asked without."""
+        form = self._form()
+        assert form is not None
+        questions = [form.question(a, b) for a, b in zip(texts, texts_b, strict=True)]
+
+        def asked() -> list[Output]:
+            schema = form.schema if self.schema_ else None
+            return self._each(questions, [Generation(max_tokens=form.room(q), temperature=0.0, json_schema=schema) for q in questions], None)
+
+        try:
+            outputs = asked()
+        except Broken as e:
+            if form.schema is None or not self.schema_ or e.code != "net.refused" or e.fields["got"] not in NO_SCHEMA:
+                raise
+            self.schema_ = False
+            outputs = asked()
+        return [self._read(form, o, text) for o, text in zip(outputs, texts, strict=True)]
+
+    def _read(self, form: Form, said: Output, text: str) -> Output:
+        read = form.read(said.text or "", text)
+        spent: dict[str, Any] = {"tokens_in": said.tokens_in, "tokens_out": said.tokens_out}
+        if read is None:
+            self.unparsable += 1
+            log.warning("an answer could not be read: %d so far", self.unparsable)
+            unsure = self.usual_.score if form.graded else 1 / max(2, len(self.labels_))
+            return msgspec.structs.replace(self.usual_, score=unsure, **spent)
+        self.lost += read.lost
+        return msgspec.structs.replace(read.output, score=read.output.score if form.graded else self.right_, **spent)
+
+    def told(self) -> Mapping[str, int]:
+        """What went wrong in answers so far, and how often the server was asked."""
+        return {"requests": self.spent_.requests, "unparsable": self.unparsable, "lost": self.lost}
 
     def _each(self, texts: Sequence[str], options: Sequence[Generation], emit: Emit | None) -> list[Output]:
         """Ask about each text, ``concurrency`` at a time; pieces are told from the calling thread."""
@@ -258,7 +308,8 @@ class Upstream(Model):
                 raise Invalid("upstream.no-option", option=name)
         text = text.encode("utf-8", "replace").decode()
         said = conversation(text) if self.task == "chat" else [Message("user", text)]
-        instruction = self.hyper.instruction or (_CLASSIFY if self.task == "classification" else None)
+        form = self._form()
+        instruction = self.hyper.instruction or (None if form is None else form.instruction)
         start = [Message("system", instruction.replace("{labels}", json.dumps(self.labels_, ensure_ascii=False)))] if instruction else []
         for shown, answer in self.shown_:
             start += [*(conversation(shown) if self.task == "chat" else [Message("user", shown)]), Message("assistant", answer)]
@@ -268,7 +319,7 @@ class Upstream(Model):
         if options.stop:
             body["stop"] = list(options.stop)
         if options.json_schema is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": options.json_schema}}
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": options.json_schema, "strict": True}}
         return body
 
     def _ask(self, body: dict[str, Any]) -> Output:
@@ -297,17 +348,6 @@ class Upstream(Model):
                         pieces.append(piece)
                         tell(piece)
         return _output("".join(pieces), finish, usage)
-
-    def _labelled(self, output: Output) -> Output:
-        said = (output.text or "").strip().strip("\"'`。.“”").casefold()
-        exact = [label for label in self.labels_ if label.casefold() == said]
-        found = exact or [label for label in self.labels_ if label.casefold() in said]
-        sure = len(found) == 1
-        if not sure:
-            self.unparsable += 1
-            log.warning("an answer named no label: %d so far", self.unparsable)
-        score = self.right_ if sure else 1 / len(self.labels_)
-        return Output(label=found[0] if sure else self.fallback_, score=score, tokens_in=output.tokens_in, tokens_out=output.tokens_out)
 
     def _vectors(self, texts: Sequence[str]) -> list[Output]:
         clean = [t.encode("utf-8", "replace").decode() for t in texts]
@@ -348,7 +388,7 @@ class Upstream(Model):
     # ------------------------------------------------------------ bundle
     def save(self, folder: Path) -> None:
         """Write ``upstream.json``."""
-        kept = {"shown": self.shown_, "fallback": self.fallback_, "right": self.right_, "spent": asdict(self.spent_)}
+        kept = {"shown": self.shown_, "usual": msgspec.to_builtins(self.usual_), "schema": self.schema_, "right": self.right_, "spent": asdict(self.spent_)}
         write_file(folder / "upstream.json", json.dumps(kept, ensure_ascii=True).encode())
 
     @classmethod
@@ -362,7 +402,8 @@ class Upstream(Model):
         try:
             kept = json.loads((folder / "upstream.json").read_bytes())
             model.shown_ = [(str(text), str(answer)) for text, answer in kept["shown"]]
-            model.fallback_, model.right_, model.labels_ = str(kept["fallback"]), float(kept["right"]), labels
+            model.usual_, model.right_, model.labels_ = msgspec.convert(kept["usual"], Output), float(kept["right"]), labels
+            model.schema_ = bool(kept["schema"])
             model.spent_ = Spent(**kept["spent"])
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise Broken("model.damaged", file="upstream.json", reason=type(e).__name__) from e
@@ -397,15 +438,6 @@ class _understood:  # noqa: N801 read as a word: with _understood(server)
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, _: object) -> None:
         if isinstance(e, (KeyError, IndexError, TypeError, ValueError, AttributeError)):
             raise Broken("net.bad-answer", host=self.server.host, reason=type(e).__name__) from e
-
-
-def _spread(rows: list[int], labels: Sequence[str]) -> list[int]:
-    """The rows, one of each label in turn."""
-    by_label: dict[str, list[int]] = {}
-    for row in rows:
-        by_label.setdefault(labels[row], []).append(row)
-    turns = [(turn, at, row) for at, (_, own) in enumerate(sorted(by_label.items())) for turn, row in enumerate(own)]
-    return [row for _, _, row in sorted(turns)]
 
 
 def _output(text: str, finish: str | None, usage: Mapping[str, Any] | None) -> Output:
