@@ -36,6 +36,20 @@ def test_few_examples_give_equal_shares():
     assert choose_pool(np.stack([opinions(truth, 5, 1), opinions(truth, 0, 2)]), truth, stacking=True) == Pool((0.5, 0.5))
 
 
+@pytest.mark.parametrize(("stacking", "sharp"), [(True, (1.0, 1.0)), (False, (2.5, 5.0))])
+def test_many_examples_outweigh_equal_shares(stacking, sharp):
+    """A member that knows nothing the other does not know must not pull the pool down, whether both are timid or it is too sure of itself."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 8000)
+    score = rng.normal(size=(8000, 3)) + 2.5 * np.eye(3)[truth]
+    strong, weak = (np.exp(s) / np.exp(s).sum(axis=1, keepdims=True) for s in (sharp[0] * score, sharp[1] * (score + rng.normal(size=score.shape))))
+    members = np.stack([strong, weak])
+    pool = choose_pool(members[:, :4000], truth[:4000], stacking=stacking)
+    assert pool.weights[1] < 0.02 * pool.weights[0]
+    alone, together = (float((p[4000:].argmax(axis=1) == truth[4000:]).mean()) for p in (strong, pooled(members, pool)))
+    assert together >= alone - 0.002
+
+
 def test_a_bias_mends_labels_that_every_member_overlooks():
     truth = np.random.default_rng(0).integers(0, 3, 900)
     shy = [opinions(truth, 1.5, s) * [1.0, 1.0, 0.2] for s in (1, 2)]

@@ -19,8 +19,10 @@ __all__ = ["Pool", "choose_pool", "choose_votes", "pooled", "voted"]
 Floats = npt.NDArray[np.floating]
 _FLOOR = 1e-6
 """No member may be so sure that the others cannot be heard."""
-_PULL = 0.02
-"""How strongly weights are held near equal shares, for each example: few examples should not tear them apart."""
+_WEIGHT_PRIOR, _BIAS_PRIOR = 2.0, 5.0
+"""Nats that a weight one away from equal shares, a bias one away from none, must bring over all examples together: few are not enough, many are."""
+_SHARES_PRIOR = 2.0
+"""Examples that equal shares of a mean are worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def pooled(opinions: Floats, pool: Pool) -> Floats:
 
 
 def choose_pool(opinions: Floats, truth: npt.NDArray[np.int64], *, stacking: bool) -> Pool:
-    """The pool that makes the right labels most likely; equal shares where that is no better.
+    """The pool that makes the right labels most likely, held near equal shares by a prior that many examples outweigh.
 
     Args:
         opinions: (M, n, L) probabilities of examples that no member learned from.
@@ -83,8 +85,9 @@ def choose_pool(opinions: Floats, truth: npt.NDArray[np.int64], *, stacking: boo
         exp = np.exp(score)
         p = exp / exp.sum(axis=1, keepdims=True)
         off = p - hot
-        value = -float(np.log(np.maximum(p[np.arange(n), truth], 1e-300)).mean()) + _PULL * float(((weights - 1.0 / M) ** 2).sum() + (bias**2).sum())
-        pull = 2 * _PULL * np.concatenate([weights - 1.0 / M, bias])
+        held = _WEIGHT_PRIOR * float(((weights - 1.0 / M) ** 2).sum()) + _BIAS_PRIOR * float((bias**2).sum())
+        value = -float(np.log(np.maximum(p[np.arange(n), truth], 1e-300)).mean()) + held / n
+        pull = 2.0 / n * np.concatenate([_WEIGHT_PRIOR * (weights - 1.0 / M), _BIAS_PRIOR * bias])
         return value, np.concatenate([np.einsum("mnl,nl->m", logs, off) / n, off.sum(axis=0) / n]) + pull
 
     start = np.concatenate([np.full(M, 1.0 / M), np.zeros(L)])
@@ -93,21 +96,17 @@ def choose_pool(opinions: Floats, truth: npt.NDArray[np.int64], *, stacking: boo
     weights, bias = found[:M], found[M:]
     if not weights.any():
         return equal
-    learned = Pool(tuple(round(float(w), 4) for w in weights), geometric=True, bias=tuple(round(float(b), 4) for b in bias))
-    plain = Pool((1.0 / M,) * M, geometric=True)
-    right = [float((pooled(opinions, p).argmax(axis=1) == truth).mean()) for p in (plain, learned)]
-    return learned if right[1] >= right[0] else plain
+    return Pool(tuple(round(float(w), 4) for w in weights), geometric=True, bias=tuple(round(float(b), 4) for b in bias))
 
 
 def _mixture(likelihoods: Floats) -> tuple[float, ...]:
     """Weights of a mixture of fixed parts by expectation-maximisation; (M, n) probabilities of what happened."""
-    M = len(likelihoods)
+    M, n = likelihoods.shape
     weights = np.full(M, 1.0 / M)
     parts = np.maximum(likelihoods, _FLOOR).astype(np.float64)
     for _ in range(200):
         shares = weights[:, None] * parts
-        new = (shares / shares.sum(axis=0)).mean(axis=1)
-        new = (new + _PULL / M) / (1 + _PULL)
+        new = ((shares / shares.sum(axis=0)).sum(axis=1) + _SHARES_PRIOR / M) / (n + _SHARES_PRIOR)
         if np.abs(new - weights).max() < 1e-5:
             break
         weights = new
