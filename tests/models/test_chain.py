@@ -105,6 +105,45 @@ def test_both_decoders_agree_to_the_bit():
             assert np.array_equal(one, other)
 
 
+def likely(loops, c, x, floor):
+    weights, transitions = x[: c.weights.size].reshape(-1, L).astype(np.float32), x[c.weights.size :].reshape(L, L).astype(np.float32)
+    N, n = len(c.windows.rows), len(c.windows.starts) - 1
+    scores = np.zeros((N, L), np.float32)
+    loops.emit(c.windows.rows, weights, scores)
+    odds = np.exp(np.maximum(scores, np.float32(-80)))
+    steps = np.where(LAYOUT.legal, np.exp(transitions.astype(float)), 0)
+    room = int(N * (1 / floor + 1))
+    scale, ends, rows, mass = np.ones(N), np.ones(n), np.zeros((room, 3), np.int64), np.zeros(room)
+    found = loops.likely(odds, c.windows.starts, steps, np.ascontiguousarray(steps.T), LAYOUT.edges, LAYOUT.before, LAYOUT.after, floor, scale, ends, rows, mass)
+    return rows[:found], mass[:found], scale, ends
+
+
+def test_likely_spans_are_all_that_are_likely():
+    for seed in range(4):
+        c, x = random_chain(seed, scale=0.7)
+        rows, mass, _, _ = likely(chain_paths, c, x, 0.1)
+        told = {(a, b + 1, LAYOUT.tags[tag]): p for (a, b, tag), p in zip(rows.tolist(), mass.tolist(), strict=True)}
+        right = {}
+        for a, _, found in path_scores(c, x):
+            whole = np.logaddexp.reduce(list(found.values()))
+            for path, score in found.items():
+                for span in TAGS.decode(LAYOUT.tags[list(path)]):
+                    key = (a + span.start, a + span.end, LAYOUT.tags[path[span.start]])
+                    right[key] = right.get(key, 0.0) + np.exp(score - whole)
+        assert told == pytest.approx({key: p for key, p in right.items() if p >= 0.1}, rel=1e-4)
+        assert len(told) > 5
+
+
+def test_both_find_the_same_likely_spans():
+    lengths = (1, 30, 0, 7, 200, 7, 1, *range(80))
+    for seed in range(3):
+        c, x = random_chain(seed, lengths=(1, 4, 0, 3))
+        rows = np.random.default_rng(seed).integers(0, 12, (sum(lengths), 3))
+        c.windows = Windows(rows.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        for one, other in zip(likely(chain_paths, c, x, 0.05), likely(chain_plain, c, x, 0.05), strict=True):
+            assert np.array_equal(one, other)
+
+
 def several(loops, c, x, k):
     weights, transitions = x[: c.weights.size].reshape(-1, L).astype(np.float32), x[c.weights.size :].reshape(L, L).astype(np.float32)
     scores = np.zeros((len(c.windows.rows), L), np.float32)

@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,32 @@ def test_the_score_of_a_span_is_its_probability(model):
     assert all(o.score <= min(o.span_scores, default=1.0) + 1e-6 <= 1 + 1e-6 for o in outputs)
 
 
+def floored(model, floor):
+    other = Crf(model.hyper.model_copy(update={"floor": floor}), task="tagging")
+    other.labels_, other.tagger_ = model.labels_, model.tagger_
+    return other
+
+
+def test_the_floor_decides_what_is_told():
+    texts = letters(300, 9).texts
+    model = Crf(Crf.Hyper(passes=2), task="tagging").fit(letters(12))  # seldom sure
+    best, likely, sure = (floored(model, f).predict(texts, top_k=3) for f in (0.0, 0.4, 0.8))
+    ways = [[w.score for w in o.alternatives] for o in best]
+    assert ways == [sorted(w, reverse=True) for w in ways]
+    known = [dict(zip(o.spans, o.span_scores, strict=True)) for o in best]
+    assert any(p < 0.4 for own in known for p in own.values())
+    for own, told, few, heard in zip(known, likely, sure, model.opinion(texts), strict=True):
+        assert {s: p for s, p in own.items() if p > 0.5}.items() <= dict(zip(told.spans, told.span_scores, strict=True)).items()
+        assert few.spans == tuple(s for s in own if own[s] >= 0.8)
+        assert all(p >= 0.4 for p in told.span_scores)
+        assert all(a.end <= b.start for a, b in pairwise(told.spans))
+        assert {s for s, p in own.items() if p >= 0.05} <= set(heard.spans)
+        assert told.score <= min(told.span_scores, default=1.0) + 1e-6
+    changed = next(i for i, (a, b) in enumerate(zip(best, likely, strict=True)) if a.spans != b.spans)
+    score = {w.spans: w.score for w in floored(model, 0.0).predict([texts[changed]], top_k=10)[0].alternatives}
+    assert likely[changed].score == pytest.approx(score.get(likely[changed].spans, likely[changed].score), rel=1e-4)
+
+
 def test_other_ways_to_read_a_text(model, monkeypatch):
     texts = [*letters(40, 11).texts, ""]
     outputs = model.predict(texts, top_k=4)
@@ -128,7 +155,7 @@ def test_other_ways_to_read_a_text(model, monkeypatch):
         assert (ways[0].spans, ways[0].score) == (output.spans, output.score)
         assert len({w.spans for w in ways}) == len(ways) <= 4
         scores = [w.score for w in ways]
-        assert scores == sorted(scores, reverse=True)
+        assert scores[1:] == sorted(scores[1:], reverse=True)
         assert sum(scores) <= 1 + 1e-6
     assert outputs[-1].alternatives == (Alternative((), 1.0),)
     assert len(model.predict(["找天地"], top_k=100)[0].alternatives) == 10

@@ -57,7 +57,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     span_scores: tuple[float, ...] | None = None
     """Probability of each span."""
     alternatives: tuple[Alternative, ...] | None = None
-    """Likeliest ways to read the text, best first, when more than one was asked for; the first is ``spans``."""
+    """Ways to read the text, when more than one was asked for: ``spans``, then the likeliest others, best first."""
     vector: bytes | None = None
     """H little-endian float32, length one."""
     text: str | None = None

@@ -160,6 +160,10 @@ class Model(ABC):
             top_k: classification: how many labels go into ``Output.scores``; 1 leaves it out.
         """
 
+    def opinion(self, texts: Sequence[str]) -> list[Output]:
+        """What an ensemble hears of each text, of the task tagging: spans with their probabilities; some may overlap. Default: the answer."""
+        return self.predict(texts)
+
     def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:  # noqa: ARG002 for those that can
         """One answer for each pair; families of the tasks ``matching`` and ``embedding`` have it.
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .jit import jit
 
-__all__ = ["decode", "emit", "several"]
+__all__ = ["decode", "emit", "likely", "several"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -90,42 +90,54 @@ def _arrive(best: F32, moves: F32, least: F32, most: F32, edges: I64, new: F32, 
 
 
 @jit
-def _forward(
-    scores: F32, odds: F32, start: int, T: int, moves: F32, least: F32, most: F32, steps: F64, edges: I64, before: I64, alpha: F64, scale: F64, back: I32, best: F32
-) -> None:  # pragma: no cover compiled
-    """The best score and the scaled forward probability of each tag at each place of one sentence."""
+def _best(scores: F32, start: int, T: int, moves: F32, least: F32, most: F32, edges: I64, before: I64, back: I32, best: F32) -> None:  # pragma: no cover compiled
+    """The best score of each tag at the last place of one sentence, and where it came from at each."""
     L = scores.shape[1]
-    opens, closes, inner = edges[0], edges[1], edges[2]
+    opens = edges[0]
     new = np.empty(L, np.float32)
     for t in range(T):
-        at = start + t
         if t:
             _arrive(best, moves, least, most, edges, new, back[t])
-            _gather(alpha[t - 1, closes:inner], steps[closes:inner], opens, alpha[t])
             for j in range(opens, L):
                 one, two = before[j, 0], before[j, 1]
                 a, b = best[one] + moves[one, j], best[two] + moves[two, j]
-                if b > a:
-                    new[j] = b
-                    back[t, j] = two
-                else:
-                    new[j] = a
-                    back[t, j] = one
-                alpha[t, j] = alpha[t - 1, one] * steps[one, j] + alpha[t - 1, two] * steps[two, j]
+                new[j], back[t, j] = (b, two) if b > a else (a, one)
         else:
             for j in range(L):
                 new[j] = np.float32(0.0) if j < opens else np.float32(-np.inf)
-                alpha[0, j] = 1.0 if j < opens else 0.0
-        high, top = 0.0, np.float32(-np.inf)
+        top = np.float32(-np.inf)
         for j in range(L):
-            alpha[t, j] *= odds[at, j]
-            high = max(high, alpha[t, j])
-            new[j] += scores[at, j]
+            new[j] += scores[start + t, j]
             top = max(top, new[j])
         for j in range(L):
-            alpha[t, j] /= high
             best[j] = new[j] - top
-        scale[at] = high
+
+
+@jit
+def _forward(odds: F32, start: int, T: int, steps: F64, edges: I64, before: I64, alpha: F64, scale: F64) -> float:  # pragma: no cover compiled
+    """The scaled forward probability of each tag at each place of one sentence; returns their sum over the tags that may stand last."""
+    L = odds.shape[1]
+    opens, closes, inner = edges[0], edges[1], edges[2]
+    for t in range(T):
+        if t:
+            _gather(alpha[t - 1, closes:inner], steps[closes:inner], opens, alpha[t])
+            for j in range(opens, L):
+                one, two = before[j, 0], before[j, 1]
+                alpha[t, j] = alpha[t - 1, one] * steps[one, j] + alpha[t - 1, two] * steps[two, j]
+        else:
+            for j in range(L):
+                alpha[0, j] = 1.0 if j < opens else 0.0
+        high = 0.0
+        for j in range(L):
+            alpha[t, j] *= odds[start + t, j]
+            high = max(high, alpha[t, j])
+        for j in range(L):
+            alpha[t, j] /= high
+        scale[start + t] = high
+    end = 0.0
+    for j in range(closes, inner):
+        end += alpha[T - 1, j]
+    return end
 
 
 @jit
@@ -147,6 +159,14 @@ def _backward(odds: F32, start: int, first: int, T: int, steps: F64, backs: F64,
 
 
 @jit
+def _longest(starts: I64) -> int:  # pragma: no cover compiled
+    longest = 1
+    for s in range(len(starts) - 1):
+        longest = max(longest, int(starts[s + 1] - starts[s]))
+    return longest
+
+
+@jit
 def decode(
     scores: F32, odds: F32, starts: I64, moves: F32, steps: F64, backs: F64, edges: I64, before: I64, path: I32, scale: F64, ends: F64, mass: F64
 ) -> None:  # pragma: no cover compiled
@@ -161,11 +181,8 @@ def decode(
         ends: filled with the last forward probability of each sentence, shape (n,).
         mass: filled with the probability of the span that begins at a place, shape (N,).
     """
-    L = scores.shape[1]
+    L, longest = scores.shape[1], _longest(starts)
     opens, closes, inner = edges[0], edges[1], edges[2]
-    longest = 1
-    for s in range(len(starts) - 1):
-        longest = max(longest, starts[s + 1] - starts[s])
     back, best = np.zeros((longest, L), np.int32), np.empty(L, np.float32)
     alpha, beta = np.empty((longest, L)), np.empty((longest, L))
     least, most = np.zeros(L, np.float32), np.zeros(L, np.float32)
@@ -175,14 +192,12 @@ def decode(
         start, T = int(starts[s]), int(starts[s + 1] - starts[s])
         if T == 0:
             continue
-        _forward(scores, odds, start, T, moves, least, most, steps, edges, before, alpha, scale, back, best)
-        tag, end = closes, 0.0
+        _best(scores, start, T, moves, least, most, edges, before, back, best)
+        ends[s] = _forward(odds, start, T, steps, edges, before, alpha, scale)
+        tag, first_end = closes, T
         for j in range(closes, inner):
-            end += alpha[T - 1, j]
             if best[j] > best[tag]:
                 tag = j
-        ends[s] = end
-        first_end = T
         for t in range(T - 1, -1, -1):
             path[start + t] = tag
             if closes < tag < inner:
@@ -190,7 +205,7 @@ def decode(
             tag = back[t, tag]
         if first_end == T:
             continue
-        _backward(odds, start, first_end, T, steps, backs, edges, before, scale, beta, end)
+        _backward(odds, start, first_end, T, steps, backs, edges, before, scale, beta, ends[s])
         first, m = 0, 0.0
         for t in range(T):
             at, tag = start + t, path[start + t]
@@ -200,6 +215,57 @@ def decode(
                 m = m * steps[path[at - 1], tag] * odds[at, tag] / scale[at]
             if closes <= tag < inner and tag != closes:
                 mass[first] = m * beta[t, tag]
+
+
+@jit
+def likely(
+    odds: F32, starts: I64, steps: F64, backs: F64, edges: I64, before: I64, after: I64, floor: float, scale: F64, ends: F64, rows: I64, mass: F64
+) -> int:  # pragma: no cover compiled
+    """Every span at least as probable as ``floor``, whatever the best path says, and the parts of the log partition.
+
+    Shapes and meanings:
+        odds: shape (N, L).
+        steps: exponentials of transitions, 0 where illegal, shape (L, L); ``backs`` is its transpose.
+        edges: see ``Layout``; ``before`` and ``after`` likewise.
+        scale: filled with the scale of each place, shape (N,).
+        ends: filled with the last forward probability of each sentence, shape (n,).
+        rows: filled with first place, last place and first tag of each span, in this order; spans that begin at a place share one, so N / floor rows suffice.
+        mass: filled with the probability of each.
+
+    Returns:
+        How many there are.
+    """
+    L, longest, found = odds.shape[1], _longest(starts), 0
+    opens, closes = edges[0], edges[1]
+    alpha, beta = np.empty((longest, L)), np.empty((longest, L))
+    for s in range(len(starts) - 1):
+        start, T = int(starts[s]), int(starts[s + 1] - starts[s])
+        if T == 0:
+            continue
+        ends[s] = _forward(odds, start, T, steps, edges, before, alpha, scale)
+        _backward(odds, start, 0, T, steps, backs, edges, before, scale, beta, ends[s])
+        for t in range(T):
+            for j in range(opens):
+                if alpha[t, j] * beta[t, j] < floor or j == closes:
+                    continue
+                if j > closes:
+                    rows[found, 0], rows[found, 1], rows[found, 2], mass[found] = start + t, start + t, j, alpha[t, j] * beta[t, j]
+                    found += 1
+                    continue
+                inside, final, tag, m = after[j, 0], after[j, 1], j, alpha[t, j]
+                for u in range(t + 1, T):
+                    at = start + u
+                    p = m * steps[tag, final] * odds[at, final] / scale[at] * beta[u, final] if final >= 0 else 0.0
+                    if p >= floor:
+                        rows[found, 0], rows[found, 1], rows[found, 2], mass[found] = start + t, at, j, p
+                        found += 1
+                    if inside < 0:
+                        break
+                    m = m * steps[tag, inside] * odds[at, inside] / scale[at]
+                    tag = inside
+                    if m * beta[u, inside] < floor:
+                        break
+    return found
 
 
 @jit
@@ -223,11 +289,8 @@ def several(scores: F32, starts: I64, moves: F32, edges: I64, paths: I32, totals
         paths: filled with tags, shape (k, N); outside, where a sentence has fewer paths.
         totals: filled with the score of each path, minus infinity where there is none, shape (n, k).
     """
-    k, L, n = len(paths), scores.shape[1], len(starts) - 1
+    k, L, n, longest = len(paths), scores.shape[1], len(starts) - 1, _longest(starts)
     opens, closes, inner = edges[0], edges[1], edges[2]
-    longest = 1
-    for s in range(n):
-        longest = max(longest, starts[s + 1] - starts[s])
     origin, best, new = np.zeros((longest, L, k), np.int32), np.empty((L, k)), np.empty((L, k))
     last = np.zeros(k, np.int32)
     paths[:] = closes

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from wenfang.core.examples import Output, Span
 
+from .spans import disjoint, span_f1
+
 __all__ = ["Pool", "choose_pool", "choose_votes", "pooled", "voted"]
 
 Floats = npt.NDArray[np.floating]
@@ -140,25 +142,9 @@ def voted(answers: Sequence[Sequence[Output]], weights: Sequence[float], thresho
 
 
 def _apart(support: dict[Span, float], threshold: float) -> list[Span]:
-    """The spans that do not overlap and gain most: weighted interval scheduling."""
-    ordered = sorted(support, key=lambda s: (s.end, s.start))
-    ends = [s.end for s in ordered]
-    gains = [0.0]
-    back: list[int] = []
-    for i, span in enumerate(ordered):
-        before = int(np.searchsorted(ends[:i], span.start, side="right"))
-        with_it = gains[before] + support[span] - threshold
-        back.append(before if with_it > gains[i] else -1)
-        gains.append(max(gains[i], with_it))
-    taken: list[Span] = []
-    i = len(ordered)
-    while i:
-        if back[i - 1] >= 0:
-            taken.append(ordered[i - 1])
-            i = back[i - 1]
-        else:
-            i -= 1
-    return taken[::-1]
+    """The spans that do not overlap and gain most."""
+    ordered = sorted(support, key=lambda s: (s.start, s.end))
+    return [ordered[i] for i in disjoint([(s.start, s.end) for s in ordered], [support[s] - threshold for s in ordered])]
 
 
 def choose_votes(answers: Sequence[Sequence[Output]], truth: Sequence[Sequence[Span]]) -> tuple[tuple[float, ...], float]:
@@ -168,7 +154,6 @@ def choose_votes(answers: Sequence[Sequence[Output]], truth: Sequence[Sequence[S
         answers: M members' answers to n texts none of them learned from.
         truth: n right answers.
     """
-    from .spans import span_f1
 
     def score(weights: Sequence[float], threshold: float) -> float:
         return span_f1([o.spans or () for o in voted(answers, weights, threshold)], truth)

@@ -6,6 +6,7 @@ Knows nothing of how the weights were learned.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from .contexts import Contexts
 from .hints import Hints
 from .jit import available
 from .places import Places, Unit
+from .spans import disjoint
 from .tags import Layout
 
 __all__ = ["Tagger"]
@@ -33,13 +35,25 @@ _ALTERNATIVES_MAX = 10
 """Ways to read a text that are kept at most: each costs four bytes for each tag and place of the longest text."""
 
 
-def _loops() -> tuple[Loop, Loop, Loop]:
+def _loops() -> tuple[Loop, Loop, Callable[..., int], Loop]:
     """The compiled loops, or their twins."""
     if available():
-        from .chain_paths import decode, emit, several
+        from .chain_paths import decode, emit, likely, several
     else:
-        from .chain_plain import decode, emit, several
-    return emit, decode, several
+        from .chain_plain import decode, emit, likely, several
+    return emit, decode, likely, several
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Spans among all places of a batch, ordered by where they begin, and the parts of the log partition of each text."""
+
+    rows: I64
+    """First place, last place and first tag of each, shape (n, 3)."""
+    mass: F64
+    """Probability of each, shape (n,)."""
+    scale: F64
+    ends: F64
 
 
 class Tagger:
@@ -67,44 +81,88 @@ class Tagger:
         self._backs = np.ascontiguousarray(self._steps.T)
         self._label: list[str] = [labels[(int(tag) - 1) // 4] for tag in layout.tags]
 
-    def tag(self, texts: Sequence[str], *, top_k: int = 1) -> list[Output]:
-        """One answer for each text, with ``top_k`` alternatives (at most 10) if more than one."""
-        emit, decode, _ = _loops()
-        places = Places(texts, self.unit)
-        windows = self.contexts.windows(places, self.hints.channels(places))
-        starts, N, L, lay = windows.starts, len(places), len(self.layout.tags), self.layout
-        scores, path, scale, ends, mass = np.zeros((N, L), np.float32), np.zeros(N, np.int32), np.ones(N), np.ones(len(texts)), np.zeros(N)
-        emit(windows.rows, self._wide, scores)
-        odds = np.exp(np.maximum(scores, _ODDS_LEAST))
-        decode(scores, odds, starts, self._moves, self._steps, self._backs, lay.edges, lay.before, path, scale, ends, mass)
-        logs = np.take_along_axis(scores, path[:, None], axis=1)[:, 0].astype(np.float64) - np.log(scale)
+    def tag(self, texts: Sequence[str], *, top_k: int = 1, floor: float = 0.0) -> list[Output]:
+        """One answer for each text, with ``top_k`` alternatives (at most 10) if more than one.
+
+        Args:
+            texts: B strings.
+            top_k: how many ways to read each text are told.
+            floor: above 0: the spans that are at least so probable, those that gain most over it where some overlap; 0: those of the best path.
+        """
+        places, starts, scores = self._scored(texts)
+        read = self._likely(scores, starts, floor) if floor else self._best(scores, starts)
+        kept = _apart(read.rows, read.mass, floor)
+        rows, mass = read.rows[kept], read.mass[kept]
+        path, N = self._path(rows, len(places)), len(places)
+        logs = np.take_along_axis(scores, path[:, None], axis=1)[:, 0].astype(np.float64) - np.log(read.scale)
         if N > 1:
             inner = np.ones(N, np.bool_)
             inner[starts[starts < N]] = False  # no hop leads into the first place of a text
             logs[1:] += np.where(inner[1:], self._moves[path[:-1], path[1:]].astype(np.float64), 0.0)
-        found = self._found(places, path, mass)
-        sure = np.minimum(1.0, np.exp(_added(logs, starts) - np.log(ends))).tolist()
-        answers = [Output(score=p, spans=spans, span_scores=scored) for p, (spans, scored) in zip(sure, found, strict=True)]
+        sure = np.minimum(1.0, np.exp(_added(logs, starts) - np.log(read.ends))).tolist()
+        answers = [Output(score=p, spans=spans, span_scores=scored) for p, (spans, scored) in zip(sure, self._told(places, rows, mass), strict=True)]
         if top_k < 2:
             return answers
-        return self._alternatives(places, scores, _added(np.log(scale), starts) + np.log(ends), answers, min(top_k, _ALTERNATIVES_MAX))
+        return self._alternatives(places, scores, _added(np.log(read.scale), starts) + np.log(read.ends), answers, min(top_k, _ALTERNATIVES_MAX))
 
-    def _found(self, places: Places, path: npt.NDArray[np.int32], mass: F64) -> list[tuple[tuple[Span, ...], tuple[float, ...]]]:
-        """The spans of each text on a path, and what ``mass`` says where they begin."""
+    def suspect(self, texts: Sequence[str], floor: float) -> list[Output]:
+        """Every span of each text at least as probable as ``floor``, above 0, those that overlap among them."""
+        places, starts, scores = self._scored(texts)
+        read = self._likely(scores, starts, floor)
+        return [Output(spans=spans, span_scores=scored) for spans, scored in self._told(places, read.rows, read.mass)]
+
+    def _scored(self, texts: Sequence[str]) -> tuple[Places, I64, F32]:
+        places = Places(texts, self.unit)
+        windows = self.contexts.windows(places, self.hints.channels(places))
+        scores = np.zeros((len(places), len(self.layout.tags)), np.float32)
+        _loops()[0](windows.rows, self._wide, scores)
+        return places, windows.starts, scores
+
+    def _best(self, scores: F32, starts: I64) -> _Read:
+        N, lay, odds = len(scores), self.layout, np.exp(np.maximum(scores, _ODDS_LEAST))
+        path, scale, ends, mass = np.zeros(N, np.int32), np.ones(N), np.ones(len(starts) - 1), np.zeros(N)
+        _loops()[1](scores, odds, starts, self._moves, self._steps, self._backs, lay.edges, lay.before, path, scale, ends, mass)
+        rows = self._spans(path)
+        return _Read(rows, mass[rows[:, 0]], scale, ends)
+
+    def _likely(self, scores: F32, starts: I64, floor: float) -> _Read:
+        N, lay, odds = len(scores), self.layout, np.exp(np.maximum(scores, _ODDS_LEAST))
+        room = int(N * (1.0 / floor + 1.0))
+        rows, mass, scale, ends = np.zeros((room, 3), np.int64), np.zeros(room), np.ones(N), np.ones(len(starts) - 1)
+        found = _loops()[2](odds, starts, self._steps, self._backs, lay.edges, lay.before, lay.after, floor, scale, ends, rows, mass)
+        return _Read(rows[:found], mass[:found], scale, ends)
+
+    def _spans(self, path: npt.NDArray[np.int32]) -> I64:
+        """First place, last place and first tag of the spans on a path."""
         opens, closes, inner = map(int, self.layout.edges)
         begins = np.flatnonzero((path < opens) & (path != closes))
-        finals = np.flatnonzero((path > closes) & (path < inner))
+        return np.stack([begins, np.flatnonzero((path > closes) & (path < inner)), path[begins]], axis=1).astype(np.int64)
+
+    def _path(self, rows: I64, N: int) -> npt.NDArray[np.int32]:
+        """The tags of N places that have just these spans."""
+        closes = int(self.layout.edges[1])
+        path = np.full(N, closes, np.int32)
+        long = rows[rows[:, 2] < closes]
+        for k in range(1, int((long[:, 1] - long[:, 0]).max(initial=0))):
+            on = long[long[:, 0] + k < long[:, 1]]
+            path[on[:, 0] + k] = self.layout.after[on[:, 2], 0]
+        path[long[:, 1]] = self.layout.after[long[:, 2], 1]
+        path[rows[:, 0]] = rows[:, 2]
+        return path
+
+    def _told(self, places: Places, rows: I64, mass: F64) -> list[tuple[tuple[Span, ...], tuple[float, ...]]]:
+        """The spans of each text and the probability of each."""
         left, right = places.bounds()
-        rows: Iterable[tuple[int, int, int]] = zip(left[begins].tolist(), right[finals].tolist(), path[begins].tolist(), strict=True)
-        found = [Span(a, b, self._label[tag]) for a, b, tag in rows]
-        sure = np.minimum(1.0, mass[begins]).tolist()
-        return [(tuple(found[a:b]), tuple(sure[a:b])) for a, b in pairwise(np.searchsorted(begins, places.starts).tolist())]
+        ends: Iterable[tuple[int, int, int]] = zip(left[rows[:, 0]].tolist(), right[rows[:, 1]].tolist(), rows[:, 2].tolist(), strict=True)
+        found = [Span(a, b, self._label[tag]) for a, b, tag in ends]
+        sure = np.minimum(1.0, mass).tolist()
+        return [(tuple(found[a:b]), tuple(sure[a:b])) for a, b in pairwise(np.searchsorted(rows[:, 0], places.starts).tolist())]
 
     def _alternatives(self, places: Places, scores: F32, log_z: F64, answers: list[Output], k: int) -> list[Output]:
-        """The answers with the k likeliest ways to read each text, the answer itself first."""
+        """The answers with k ways to read each text: the answer itself, then the likeliest others."""
         paths, totals = np.zeros((k, len(places)), np.int32), np.zeros((len(answers), k))
-        _loops()[2](scores, places.starts, self._moves, self.layout.edges, paths, totals)
-        read = [self._found(places, path, np.zeros(len(path))) for path in paths]
+        _loops()[3](scores, places.starts, self._moves, self.layout.edges, paths, totals)
+        read = [self._told(places, rows, np.zeros(len(rows))) for rows in map(self._spans, paths)]
         odds = np.minimum(1.0, np.exp(totals - log_z[:, None])).tolist()
         told: list[Output] = []
         for i, answer in enumerate(answers):
@@ -116,3 +174,15 @@ class Tagger:
 def _added(values: F64, starts: I64) -> F64:
     """The sum of the values of each text, alike alone and among others."""
     return np.array([float(np.add.reduce(values[a:b])) for a, b in pairwise(starts.tolist())])
+
+
+def _apart(rows: I64, mass: F64, floor: float) -> I64:
+    """Which of the spans to keep so that none overlap and what they gain over ``floor`` is most."""
+    kept = np.ones(len(rows), np.bool_)
+    heads = np.flatnonzero(np.append(True, rows[1:, 0] > np.maximum.accumulate(rows[:, 1])[:-1])[: len(rows)])  # where spans begin that touch none before
+    sizes = np.diff(np.append(heads, len(rows)))
+    for a, n in zip(heads[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        chosen = disjoint([(first, last + 1) for first, last, _ in rows[a : a + n].tolist()], (mass[a : a + n] - floor).tolist())
+        kept[a : a + n] = False
+        kept[[a + i for i in chosen]] = True
+    return np.flatnonzero(kept)

@@ -173,6 +173,19 @@ class Layout:
         place[self.tags] = np.arange(len(self.tags))
         return place
 
+    @cached_property
+    def after(self) -> npt.NDArray[np.int64]:
+        """The inside and the end of the label of each tag that begins a span, shape (L, 2); -1 where that is not in use.
+
+        >>> Layout.of(TagSet(("LOC",)), np.arange(5)).after.tolist()[0]
+        [4, 3]
+        """
+        found = np.full((len(self.tags), 2), -1, np.int64)
+        place = {int(tag): i for i, tag in enumerate(self.tags)}
+        for j, tag in enumerate(self.tags[: self.edges[1]].tolist()):
+            found[j] = [place.get(tag + step, -1) for step in (INSIDE - BEGIN, END - BEGIN)]
+        return found
+
     @property
     def first(self) -> npt.NDArray[np.float64]:
         """1 where a tag may stand first, shape (L,)."""

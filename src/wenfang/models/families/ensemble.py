@@ -118,7 +118,7 @@ class Ensemble(Model):
 
     def _weigh(self, valid: Examples) -> None:
         if self.task == "tagging":
-            weights, self.threshold_ = choose_votes([m.predict(valid.texts) for m in self.members_], valid.spans)
+            weights, self.threshold_ = choose_votes([m.opinion(valid.texts) for m in self.members_], valid.spans)
             self.pool_ = Pool(weights)
             return
         if not self.labels_:  # grades are averaged
@@ -150,7 +150,7 @@ class Ensemble(Model):
         if not texts:
             return []
         if self.task == "tagging":
-            return voted([m.predict(texts) for m in self.members_], self.pool_.weights, self.threshold_)
+            return voted([m.opinion(texts) for m in self.members_], self.pool_.weights, self.threshold_)
         return classified(self.labels_, self.probabilities(texts), top_k)
 
     def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
