@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-all check docs bench
+.PHONY: install demo test test-all check docs bench proto
 
 install: $(STAMP)
 
@@ -32,3 +32,6 @@ docs: install
 
 bench: install
 	$(PY) -m bench
+
+proto: install
+	$(PY) -m grpc_tools.protoc -I src/wenfang/doors/gateway/rpc --descriptor_set_out=src/wenfang/doors/gateway/rpc/inference.binpb inference.proto

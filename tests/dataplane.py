@@ -258,7 +258,7 @@ class DataPlane(Tree):
         self.services = services or {"intent": ("pj_1", next(iter(self.models)))}
         self.epoch = 0
         self.port = free_port()
-        toml = "[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in {"gateways": gateways, **(settings or {})}.items())
+        toml = "[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in {"gateways": gateways, "grpc_port": 0, **(settings or {})}.items())
         super().__init__((), toml)
         self.write_routes()
         for model in self.models:
@@ -266,7 +266,7 @@ class DataPlane(Tree):
         for i in range(gateways):
             self.runtime.ensure(f"gateway-{i}", "wenfang.doors.gateway:main", {"home": str(self.root), "index": i, "host": "127.0.0.1", "port": self.port}, restart=True)
             until(lambda i=i: (self.home.run / f"gateway-{i}.sock").exists() and self.call("stats", i)["port"] and self.call("stats", i)["ready"], what=f"gateway {i}")
-        assert self.get("/readyz")[0] == 200
+        until(lambda: self.get("/readyz")[0] == 200, what="readiness")
 
     def log(self, name):
         path = self.home.logs / f"{name}.log"

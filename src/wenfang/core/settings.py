@@ -41,6 +41,7 @@ class Serve(Section):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8700, ge=0, le=65535, description="0 takes a free one")
+    grpc_port: int = Field(-1, ge=-1, le=65535, description="of the Open Inference Protocol over gRPC; -1: the port after `port`; 0: none")
     gateways: int = Field(1, ge=1, le=64, description="gateway processes sharing the port")
     replicas: int = Field(0, ge=0, le=256, description="replicas of a service that does not say; 0 = one per core")
     batch_max: int = Field(8, ge=1, le=1024, description="texts in one batch at most; measured down at load")

@@ -6,8 +6,10 @@ Lives on one asyncio loop. Knows nothing of HTTP, services, or how replicas are 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,9 +22,10 @@ from wenfang.core.frames import FRAME_MAX_BYTES, pack
 
 from .batching import Item, Ticket, choose
 from .costs import CostCurve
+from .figures import PoolFigures
 from .wire import Answer, Ask, Cancel, Hello, Piece
 
-__all__ = ["Limits", "Pool", "PoolFigures"]
+__all__ = ["Limits", "Pool"]
 
 RECONNECT_FIRST_S = 0.01
 RECONNECT_MAX_S = 0.5
@@ -37,25 +40,6 @@ class Limits:
     batch_max: int = 8
     queue_max: int = 1024
     deadline_s: float = 10.0
-
-
-class PoolFigures:
-    """Plain counters, read by whoever shows them."""
-
-    __slots__ = ("batch_sizes", "batches", "cancelled", "late", "lost", "model_ms", "refused", "retried", "texts")
-
-    def __init__(self) -> None:
-        self.texts = 0
-        self.batches = 0
-        self.batch_sizes: dict[int, int] = {}
-        self.model_ms = 0.0
-        self.lost = 0
-        """Connections to replicas that broke: a replica died or was restarted."""
-        self.retried = 0
-        self.refused = 0
-        self.late = 0
-        self.cancelled = 0
-        """Batches of generation that were stopped because nobody wanted them any more."""
 
 
 @dataclass(slots=True)
@@ -138,8 +122,10 @@ class _Replica(asyncio.Protocol):
         """Give it a batch."""
         assert self.transport is not None
         self._id += 1
+        now = self.pool.loop.time()
         if not self.sent:
-            self.sent_at = self.pool.loop.time()
+            self.sent_at = now
+        self.pool.figures.queue_ms += 1000 * sum([now - item.ticket.started for item in batch])
         first = batch[0].ticket
         pairs = [item.text_b for item in batch] if first.pairs else []
         ask = Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)
@@ -234,8 +220,9 @@ class Pool:
         self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
         self.waiting: list[Item] = []
         self._free: list[_Replica] = []
-        self._tickets: deque[Ticket] = deque()
-        """By deadline."""
+        self._tickets: list[tuple[float, int, Ticket]] = []
+        """A heap by deadline."""
+        self._numbers = itertools.count()
         self._writing: list[Ticket] = []
         """Of generation: their deadlines move."""
         self._dispatching = False
@@ -310,7 +297,9 @@ class Pool:
         figures.texts += size
         figures.batches += 1
         figures.batch_sizes[size] = figures.batch_sizes.get(size, 0) + 1
+        figures.batch_ms[size] = figures.batch_ms.get(size, 0.0) + answer.ms
         figures.model_ms += answer.ms
+        figures.last_at = time.time()
         for i, (item, output) in enumerate(zip(batch, answer.outputs, strict=True)):
             if output is not None:
                 item.ticket.answer(item.index, output)
@@ -338,6 +327,7 @@ class Pool:
         texts_b: Sequence[str] = (),
         options: Generation | None = None,
         on_piece: Callable[[int, str], None] | None = None,
+        deadline_s: float | None = None,
     ) -> Ticket:
         """Queue a request; ``done`` is called once, later, with its answers or its error. A batch is of texts or of pairs, of generation or not.
 
@@ -348,6 +338,7 @@ class Pool:
             texts_b: B strings, when it is about pairs.
             options: given exactly when the model version generates; the deadline of such a request counts from its last sign of life.
             on_piece: told (index of the text, piece) while it is being written.
+            deadline_s: less than the pool's own, when the caller waits no longer.
 
         Raises:
             Busy: `serve.queue-full`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
@@ -362,12 +353,13 @@ class Pool:
             self.figures.refused += 1
             raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
         now = self.loop.time()
-        ticket = Ticket(n, top_k, now, now + self.limits.deadline_s, done)
+        wait_s = self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s)
+        ticket = Ticket(n, top_k, now, now + wait_s, done)
         if options is not None:
             ticket.options, ticket.on_piece = options, on_piece
             self._writing.append(ticket)
         else:
-            self._tickets.append(ticket)
+            heapq.heappush(self._tickets, (ticket.deadline, next(self._numbers), ticket))
         if texts_b:
             ticket.pairs = True
             waiting.extend([Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))])
@@ -416,8 +408,8 @@ class Pool:
             await asyncio.sleep(SWEEP_S)
             now = self.loop.time()
             tickets = self._tickets
-            while tickets and (tickets[0].over or tickets[0].deadline <= now):
-                self._too_late(tickets.popleft())
+            while tickets and (tickets[0][2].over or tickets[0][0] <= now):
+                self._too_late(heapq.heappop(tickets)[2])
             if self._writing:
                 for ticket in self._writing:
                     if ticket.deadline <= now:
@@ -439,7 +431,8 @@ class Pool:
     def _too_late(self, ticket: Ticket) -> None:
         if not ticket.over:
             self.figures.late += 1
-            ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=self.limits.deadline_s, retry_after_s=self.retry_after_s()))
+            wait_s = self.limits.deadline_s if ticket.options is not None else round(ticket.deadline - ticket.started, 3)
+            ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=wait_s, retry_after_s=self.retry_after_s()))
 
     # ------------------------------------------------------------ the end
     def _check_idle(self) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,28 @@ def address(home: Home) -> str | None:
     return json.loads(path.read_text(encoding="utf-8"))["url"] if path.is_file() else None
 
 
-def _checked_port(host: str, port: int) -> int:
-    """``port`` if it is free (or a free one for 0).
+def _checked_port(host: str, port: int, grpc_port: int) -> int:
+    """``port`` if it is free (or a free one for 0), and so is the port of gRPC.
 
     Raises:
         Conflict: `cli.port-in-use`.
     """
+    for _ in range(20):
+        found = _free_port(host, port)
+        if not grpc_port or find_spec("grpc") is None:
+            return found
+        beside = found + 1 if grpc_port < 0 else grpc_port
+        try:
+            _free_port(host, beside)
+        except (Conflict, OverflowError):
+            if port or grpc_port > 0:
+                raise Conflict("cli.grpc-port-in-use", host=host, port=beside) from None
+            continue
+        return found
+    raise Conflict("cli.port-in-use", host=host, port=port)
+
+
+def _free_port(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +86,7 @@ def prepare_tree(home: Home, host: str | None, port: int | None) -> tuple[dict[s
         lock.release()
     serve: Serve = settings.serve
     host = host or serve.host
-    port = _checked_port(host, serve.port if port is None else port)
+    port = _checked_port(host, serve.port if port is None else port, serve.grpc_port)
     reach = "127.0.0.1" if host in {"0.0.0.0", ""} else host  # noqa: S104 what the operator asked for
     url = f"http://{f'[{reach}]' if ':' in reach else reach}:{port}"
     write_file(home.run / "address.json", json.dumps({"host": host, "port": port, "url": url}).encode())

@@ -27,8 +27,10 @@ from .channel import ask, listen
 from .connection import Connection
 from .exchange import Exchange, Request, Response
 from .forward import Forwarder
+from .inflating import inflated
 from .metrics import Family, Metrics
 from .protocols import Desk, Protocol, protocols
+from .rpc import RPC, open_rpc
 
 __all__ = ["Gateway"]
 
@@ -65,6 +67,7 @@ class Gateway:
         self.limits = limits
         self.draining = False
         self.port = 0
+        self.rpc: RPC | None = None
         self.metrics = Metrics()
         self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s))
         self.forwarder = Forwarder(home.control_socket)
@@ -99,6 +102,8 @@ class Gateway:
 
     async def answer(self, request: Request) -> Response:
         """Have the protocol answer."""
+        if b"content-encoding" in request.headers:
+            request.body = inflated(request.body, request.headers[b"content-encoding"], self.limits.body_max_bytes)
         return await self._by_segment[request.path[1:].partition("/")[0]].answer(request)
 
     async def relay(self, exchange: Exchange, connection: Connection) -> None:
@@ -148,6 +153,8 @@ class Gateway:
             states = await asyncio.gather(*(ask(p, "stats", timeout_s=0.5) for p in siblings))
             if port and not any(state is not None and state["port"] == port for state in states):
                 _listening_socket(host, port, shared=False).close()
+                if self.limits.grpc_port:
+                    _listening_socket(host, port + 1 if self.limits.grpc_port < 0 else self.limits.grpc_port, shared=False).close()
             sock = _listening_socket(host, port, shared=True)
             self.port = sock.getsockname()[1]
             return sock
@@ -161,6 +168,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        self._desk.opening.append("ports")
         await self.router.load_if_there()
         path = self.home.run / f"gateway-{self.index}.sock"
         channel = await listen(path, {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "drain": self._drain})
@@ -170,16 +178,24 @@ class Gateway:
             self.port = sock.getsockname()[1]
             server = await loop.create_server(lambda: Connection(self, loop), sock=sock)
             log.info("gateway %d listens on %s port %d", self.index, host, self.port)
+            if self.limits.grpc_port:
+                self.rpc = await self._open_rpc(host, port)
+            self._desk.opening.clear()
             await self._stop.wait()
             self.draining = True
             server.close()
-            await self._finish()
+            await asyncio.gather(self._finish(), *([self.rpc.close(self.limits.deadline_s + 5.0)] if self.rpc else []))
         finally:
             for watch in watches:
                 watch.cancel()
             channel.close()
             path.unlink(missing_ok=True)
             self.router.close()
+
+    async def _open_rpc(self, host: str, port: int) -> RPC | None:
+        """The gRPC port: the one after HTTP's unless the settings name one; a free one where HTTP took a free one."""
+        wanted = 0 if not port else self.port + 1 if self.limits.grpc_port < 0 else self.limits.grpc_port
+        return await open_rpc(self._desk, self.metrics, self.limits, host, wanted, shared=self.limits.gateways > 1)
 
     async def _finish(self) -> None:
         """Wait until every request begun is answered; connections that idle are closed by the tick."""
@@ -220,7 +236,7 @@ class Gateway:
         return {"epoch": epoch}
 
     async def _stats(self, _: dict[str, Any]) -> Any:
-        return {"port": self.port, "connections": len(self._connections), "draining": self.draining, **self.router.state()}
+        return {"port": self.port, "grpc_port": self.rpc.port if self.rpc else 0, "connections": len(self._connections), "draining": self.draining, **self.router.state()}
 
     async def _metrics(self, _: dict[str, Any]) -> Any:
         return self.families()

@@ -22,6 +22,7 @@ _STATUS = {
     "gateway.body-too-large": 413,
     "gateway.expectation-failed": 417,
     "gateway.wrong-content-type": 415,
+    "gateway.bad-encoding": 415,
     "gateway.method-not-allowed": 405,
 }
 """Where HTTP has a finer word than the class of the error."""

@@ -46,10 +46,26 @@ class Desk:
     def __init__(self, router: Router, limits: Serve) -> None:
         self.router = router
         self.limits = limits
+        self.opening: list[str] = []
+        """Ports that do not listen yet."""
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def ready(self) -> bool:
+        """Every port listens, a routing table is here and every service has a replica that answers."""
+        return not self.opening and self.router.ready
+
     async def predict(
-        self, request: Request, name: str, texts: Sequence[str], *, texts_b: Sequence[str] = (), top_k: int = 1, version: str | None = None, options: Generation | None = None
+        self,
+        request: Request,
+        name: str,
+        texts: Sequence[str],
+        *,
+        texts_b: Sequence[str] = (),
+        top_k: int = 1,
+        version: str | None = None,
+        options: Generation | None = None,
+        deadline_s: float | None = None,
     ) -> tuple[list[Output], RoutedModel]:
         """Ask service ``name`` about B texts; one answer each, in order, and the model version that gave them.
 
@@ -61,6 +77,7 @@ class Desk:
             top_k: labels in ``Output.scores``.
             version: if given, the number of the version that must answer.
             options: what is asked of generation; other tasks have no use for it.
+            deadline_s: how long the caller will wait, where that is less than the gateway's own deadline.
 
         Raises:
             NotFound: `serve.unknown-service`, `serve.unknown-version`.
@@ -81,12 +98,13 @@ class Desk:
             if not answered.done():
                 answered.set_result(ticket)
 
-        ticket = pool.submit(texts, top_k, done, texts_b=texts_b, options=options)
+        ticket = pool.submit(texts, top_k, done, texts_b=texts_b, options=options, deadline_s=deadline_s)
         try:
             await answered
         except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
             ticket.cancel()
             raise
+        pool.figures.ended(ticket, self._loop.time())
         if ticket.error is not None:
             raise ticket.error
         return ticket.outputs, model
@@ -172,17 +190,17 @@ def wrong_task(name: str, model: RoutedModel, wanted: str) -> WenfangError:
     return Invalid("gateway.wrong-task", service=name[:80], task=model.task, wanted=wanted)
 
 
-def decode_json(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    """The body as the decoder's type.
+def decode_json(request: Request, decoder: msgspec.json.Decoder[T], body: bytes | memoryview | None = None, kinds: tuple[bytes, ...] = (JSON,)) -> T:
+    """The body, or the given part of it, as the decoder's type.
 
     Raises:
         Invalid: `gateway.wrong-content-type`, `gateway.bad-json`.
     """
     kind = request.headers.get(b"content-type")
-    if kind is not None and kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
+    if kind is not None and kind != JSON and kind.partition(b";")[0].strip().lower() not in kinds:
         raise Invalid("gateway.wrong-content-type", got=kind[:80].decode("latin-1"))
     try:
-        return decoder.decode(request.body)
+        return decoder.decode(request.body if body is None else body)
     except msgspec.MsgspecError as e:
         raise Invalid("gateway.bad-json", reason=str(e)[:200]) from e
     except UnicodeDecodeError as e:

@@ -1,36 +1,37 @@
-"""Open Inference Protocol over REST (KServe's "V2"): ``/v2``, ``/v2/health/…``, ``/v2/models/{name}[/versions/{v}][/ready|/infer]``.
+"""Open Inference Protocol over REST (KServe's "V2"): ``/v2``, ``/v2/health/…``, ``/v2/models/{name}[/versions/{v}][/ready|/config|/stats|/infer]``,
+``/v2/repository/index``.
 
 Texts are one ``BYTES`` tensor ``text``, pairs two (``text``, ``text_b``). Answers are tensors by task: ``label`` and ``score``, ``labels`` or
-``spans`` (each a JSON list) and ``score``, ``vector`` (FP32, one row each), ``text``. What is asked of generation stands in
-``parameters``. The binary tensor extension is not spoken. Source: Open Inference Protocol, REST, version 2.
+``spans`` (each a JSON list) and ``score``, ``vector`` (FP32, one row each), ``text`` and ``finish``. What is asked of generation stands in
+``parameters``. Source: Open Inference Protocol, REST, version 2; Triton's extensions binary_tensor_data, classification,
+model_configuration, model_repository, statistics.
 """
 
 from __future__ import annotations
 
-from array import array
 from typing import Any, ClassVar
 
 import msgspec
 
-from wenfang.core.errors import Invalid, NotFound, WenfangError
-from wenfang.core.examples import Output
-from wenfang.core.plain import plain
-from wenfang.core.version import __version__
-from wenfang.doors.gateway.access import authorise
+from wenfang.core.errors import Invalid, NotFound, Unsupported, WenfangError
 from wenfang.doors.gateway.exchange import JSON, Request, Response
 from wenfang.doors.gateway.problems import headers_of, status_of
-from wenfang.serve.routing import RoutedModel
 
-from .base import WRITING, Protocol, decode_json, generation_of, only, top_k_of, unknown_version
+from ._models import Models
+from ._tensors import Tensor, strings
+from .base import Desk, Protocol, decode_json, only
 
 __all__ = ["Inference"]
 
+HEADER_LENGTH = b"inference-header-content-length"
+BINARY = b"application/octet-stream"
 
-class _Tensor(msgspec.Struct, frozen=True):
+
+class _Input(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
     parameters: dict[str, Any] = {}
 
 
@@ -40,30 +41,24 @@ class _Wanted(msgspec.Struct, frozen=True):
 
 
 class _Infer(msgspec.Struct, frozen=True):
-    inputs: list[_Tensor]
+    inputs: list[_Input]
     id: str = ""
     parameters: dict[str, Any] = {}
     outputs: list[_Wanted] = []
 
 
 _decoder = msgspec.json.Decoder(_Infer)
-_SCORE = ("score", "FP32")
-_OUTPUTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "classification": (("label", "BYTES"), _SCORE),
-    "multilabel": (("labels", "BYTES"), _SCORE),
-    "tagging": (("spans", "BYTES"), _SCORE),
-    "matching": (("label", "BYTES"), _SCORE),
-    "embedding": (("vector", "FP32"),),
-    "generation": (("text", "BYTES"), ("finish", "BYTES")),
-    "chat": (("text", "BYTES"), ("finish", "BYTES")),
-}
-_TEXT = frozenset({"text", "texts", "input", "inputs", "input-0"})
+_encoder = msgspec.json.Encoder()
 
 
 class Inference(Protocol):
     """``/v2`` and everything below."""
 
     segments: ClassVar[tuple[str, ...]] = ("v2",)
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._models = Models(desk)
 
     def is_open(self, path: str) -> bool:
         """Health needs no key."""
@@ -72,142 +67,135 @@ class Inference(Protocol):
     def problem(self, error: WenfangError, request: Request) -> Response:
         """``{"error": "…"}``; what the caller got wrong is 400."""
         status = status_of(error)
-        body = msgspec.json.encode({"error": f"{error.detail(request.lang)} {error.hint(request.lang)}".strip()})
+        body = _encoder.encode({"error": f"{error.detail(request.lang)} {error.hint(request.lang)}".strip()})
         return Response(400 if status == 422 else status, body, JSON, headers_of(error, status))
 
     async def answer(self, request: Request) -> Response:
         """One of the protocol's resources."""
         parts = request.path.strip("/").split("/")[1:]
+        models = self._models
+        if parts[:2] == ["models", "stats"] or parts == ["models"]:
+            only(request, "GET", "HEAD")
+            return _json(models.statistics(request) if len(parts) == 2 else {"models": [m["name"] for m in models.index(request)]})
         match parts:
             case []:
                 only(request, "GET", "HEAD")
-                return _json({"name": "wenfang", "version": __version__, "extensions": []})
+                return _json(models.server())
             case ["health", "live"]:
                 only(request, "GET", "HEAD")
                 return _json({"live": True})
             case ["health", "ready"]:
                 only(request, "GET", "HEAD")
-                return _json({"ready": self.desk.router.ready}, 200 if self.desk.router.ready else 503)
+                return _json({"ready": self.desk.ready}, 200 if self.desk.ready else 503)
+            case ["repository", "index"]:
+                only(request, "POST", "GET")
+                return _json(models.index(request))
+            case ["repository", "models", name, ("load" | "unload") as verb]:
+                only(request, "POST")
+                self.desk.router.service(name, request.principal)
+                raise Unsupported("gateway.no-repository", verb=verb)
             case ["models", name, *rest]:
                 version, verb = _version_and_verb(request, rest)
                 if verb == "infer":
                     only(request, "POST")
                     return await self._infer(request, name, version)
                 only(request, "GET", "HEAD")
-                return self._about(request, name, version, ready=verb == "ready")
+                return self._about(request, name, version, verb)
             case _:
                 raise NotFound("gateway.no-such-path", path=request.path[:200])
 
-    def _about(self, request: Request, name: str, version: str | None, *, ready: bool) -> Response:
-        router = self.desk.router
-        service = router.service(name, request.principal)
-        authorise(request.principal, service)
-        request.service = name
-        pool, model = router.target(service)
-        number = model.version.rpartition(":")[2]
-        if version is not None and version != number:
-            raise unknown_version(name, version, model)
-        if ready:
-            return _json({"name": name, "version": number, "ready": bool(pool.ready)}, 200 if pool.ready else 503)
-        return _json(
-            {
-                "name": name,
-                "versions": [number],
-                "platform": "wenfang",
-                "inputs": [{"name": n, "datatype": "BYTES", "shape": [-1]} for n in (("text", "text_b") if model.task == "matching" else ("text",))],
-                "outputs": [{"name": n, "datatype": kind, "shape": [-1, -1] if n == "vector" else [-1]} for n, kind in _OUTPUTS[model.task]],
-            }
-        )
+    def _about(self, request: Request, name: str, version: str | None, verb: str) -> Response:
+        models = self._models
+        match verb:
+            case "ready":
+                found = models.ready(request, name, version)
+                return _json(found, 200 if found["ready"] else 503)
+            case "config":
+                return _json(models.config(request, name, version))
+            case "stats":
+                return _json(models.statistics(request, name, version))
+            case _:
+                return _json(models.metadata(request, name, version))
 
     async def _infer(self, request: Request, name: str, version: str | None) -> Response:
-        self.desk.router.service(name, request.principal)
-        if b"inference-header-content-length" in request.headers:
-            raise Invalid("gateway.bad-tensor", reason="the binary tensor extension is not spoken here")
+        self.desk.target(request, name, version)  # who may not ask need not be read
+        body, tensors = _read(request)
+        told, model = await self._models.infer(request, name, version, tensors, body.parameters, [(w.name, w.parameters) for w in body.outputs])
+        by_default = body.parameters.get("binary_data_output") is True
+        binary = [bool(w.parameters.get("binary_data", by_default)) for w in body.outputs] or [by_default] * len(told)
+        return _written({"model_name": name, "model_version": model.version.rpartition(":")[2], "id": body.id or request.request_id}, told, binary)
+
+
+def _read(request: Request) -> tuple[_Infer, list[Tensor]]:
+    """The JSON of a request and its tensors, of which some may follow it as raw bytes."""
+    said = request.headers.get(HEADER_LENGTH)
+    if said is None:
         body = decode_json(request, _decoder)
-        texts, texts_b = _columns(body)
-        top_k, options = 1, None
-        if body.parameters:
-            if self.desk.target(request, name)[1].task in WRITING:
-                options = generation_of(body.parameters)
-            elif "top_k" in body.parameters:
-                top_k = top_k_of(body.parameters["top_k"])
-        outputs, model = await self.desk.predict(request, name, texts, texts_b=texts_b, top_k=top_k, version=version, options=options)
-        tensors = _tensors(outputs, texts, model, top_k)
-        if body.outputs:
-            tensors = [_asked(tensors, wanted.name) for wanted in body.outputs]
-        return _json({"model_name": name, "model_version": model.version.rpartition(":")[2], "id": body.id or request.request_id, "outputs": tensors})
+        return body, [Tensor(t.name, t.datatype, t.shape, _values(t)) for t in body.inputs]
+    length = int(said) if said.isdigit() and len(said) < 12 else -1
+    if not 0 <= length <= len(request.body):
+        raise Invalid("gateway.bad-tensor", reason=f"Inference-Header-Content-Length is {said[:20].decode('latin-1')!r} and the body has {len(request.body)} bytes")
+    if not length:  # a raw request: the whole body is one text
+        try:
+            text = request.body.decode()
+        except UnicodeDecodeError as e:
+            raise Invalid("gateway.bad-tensor", reason="the body is not UTF-8") from e
+        return _Infer([]), [Tensor("text", "BYTES", [1], [text])]
+    view = memoryview(request.body)
+    body = decode_json(request, _decoder, view[:length], kinds=(JSON, BINARY))
+    tensors: list[Tensor] = []
+    at = length
+    for t in body.inputs:
+        size = t.parameters.get("binary_data_size")
+        if size is None:
+            tensors.append(Tensor(t.name, t.datatype, t.shape, _values(t)))
+            continue
+        if type(size) is not int or size < 0 or at + size > len(view):
+            raise Invalid("gateway.bad-tensor", reason=f"its binary_data_size is {str(size)[:20]} and {len(view) - at} bytes are left")
+        tensors.append(Tensor(t.name, t.datatype, t.shape, strings(view[at : at + size]) if t.datatype == "BYTES" else []))
+        at += size
+    if at != len(view):
+        raise Invalid("gateway.bad-tensor", reason=f"{len(view) - at} bytes follow the last tensor")
+    return body, tensors
+
+
+def _values(tensor: _Input) -> list[Any]:
+    if tensor.data is None:
+        raise Invalid("gateway.bad-tensor", reason="it has neither data nor binary_data_size")
+    return tensor.data
 
 
 def _version_and_verb(request: Request, rest: list[str]) -> tuple[str | None, str]:
     match rest:
         case []:
             return None, ""
-        case [("ready" | "infer") as verb]:
+        case [("ready" | "infer" | "config" | "stats") as verb]:
             return None, verb
         case ["versions", version]:
             return version, ""
-        case ["versions", version, ("ready" | "infer") as verb]:
+        case ["versions", version, ("ready" | "infer" | "config" | "stats") as verb]:
             return version, verb
         case _:
             raise NotFound("gateway.no-such-path", path=request.path[:200])
 
 
-def _columns(body: _Infer) -> tuple[list[str], list[str]]:
-    """The texts, and the second texts where there are two input tensors."""
-    if not 1 <= len(body.inputs) <= 2:
-        raise Invalid("gateway.bad-tensor", reason=f"{len(body.inputs)} inputs instead of one, or of two for pairs")
-    seconds = [t for t in body.inputs if t.name == "text_b"]
-    firsts = [t for t in body.inputs if t.name != "text_b"]
-    if len(firsts) != 1:
-        raise Invalid("gateway.bad-tensor", reason="there must be exactly one input 'text'")
-    if firsts[0].name not in _TEXT:
-        raise Invalid("gateway.bad-tensor", reason=f"its name is {firsts[0].name[:40]!r} instead of 'text'")
-    texts, texts_b = _texts(firsts[0]), [text for tensor in seconds for text in _texts(tensor)]
-    if seconds and len(texts_b) != len(texts):
-        raise Invalid("gateway.pairs-mixed", pairs=len(texts_b), inputs=len(texts))
-    return texts, texts_b
-
-
-def _texts(tensor: _Tensor) -> list[str]:
-    """The texts of an input tensor; flat or one row each."""
-    if tensor.datatype != "BYTES":
-        raise Invalid("gateway.bad-tensor", reason=f"its datatype is {tensor.datatype[:20]!r}")
-    if not (len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1)):
-        raise Invalid("gateway.bad-tensor", reason=f"its shape is {tensor.shape[:8]}")
-    data: list[Any] = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in tensor.data]  # pyright: ignore[reportUnknownArgumentType]
-    if len(data) != tensor.shape[0]:
-        raise Invalid("gateway.bad-tensor", reason=f"its shape says {tensor.shape[0]} texts and {len(data)} are there")
-    for index, value in enumerate(data):
-        if not isinstance(value, str):
-            raise Invalid("gateway.bad-tensor", reason=f"element {index} is not a string")
-    return data
-
-
-def _tensors(outputs: list[Output], texts: list[str], model: RoutedModel, top_k: int) -> list[dict[str, Any]]:
-    n = len(outputs)
-    if outputs[0].vector is not None:
-        vectors = array("f", b"".join([o.vector or b"" for o in outputs]))
-        return [{"name": "vector", "datatype": "FP32", "shape": [n, len(vectors) // n], "data": vectors.tolist()}]
-    told = [plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)]
-    tensors = [_tensor(name, datatype, told) for name, datatype in _OUTPUTS[model.task] if name != "vector"] or [_tensor(*_SCORE, told)]
-    if top_k > 1:
-        tensors += [_tensor(name, "BYTES", told) for name in ("scores", "alternatives") if all(name in t for t in told)]
-    return tensors
-
-
-def _tensor(name: str, datatype: str, told: list[dict[str, Any]]) -> dict[str, Any]:
-    """One value of each answer; a list or an object as its JSON."""
-    values = [t.get(name, 0.0 if datatype == "FP32" else "") for t in told]
-    data = [v if isinstance(v, (str, float, int)) else msgspec.json.encode(v).decode() for v in values]
-    return {"name": name, "datatype": datatype, "shape": [len(told)], "data": data}
-
-
-def _asked(tensors: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    for tensor in tensors:
-        if tensor["name"] == name:
-            return tensor
-    raise Invalid("gateway.bad-tensor", reason=f"there is no output {name[:40]!r}")
+def _written(head: dict[str, Any], tensors: list[Tensor], binary: list[bool]) -> Response:
+    """The answer: JSON, and behind it the tensors that are wanted as raw bytes."""
+    raws: list[bytes] = []
+    outputs: list[dict[str, Any]] = []
+    for tensor, as_bytes in zip(tensors, binary, strict=True):
+        output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        if as_bytes:
+            raws.append(tensor.raw())
+            output["parameters"] = {"binary_data_size": len(raws[-1])}
+        else:
+            output["data"] = list(tensor.data)
+        outputs.append(output)
+    told = _encoder.encode({**head, "outputs": outputs})
+    if not raws:
+        return Response(200, told)
+    return Response(200, b"".join([told, *raws]), BINARY, ((HEADER_LENGTH, str(len(told)).encode()),))
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(status, msgspec.json.encode(value))
+    return Response(status, _encoder.encode(value))

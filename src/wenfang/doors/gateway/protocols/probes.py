@@ -25,15 +25,15 @@ class Probes(Protocol):
         return True
 
     async def answer(self, request: Request) -> Response:
-        """``/readyz`` is 200 once a routing table is here and every service has a replica that answers."""
+        """``/readyz`` is 200 once every port listens, a routing table is here and every service has a replica that answers."""
         only(request, "GET", "HEAD")
         if request.path == "/healthz":
             return Response(200, b'{"status":"ok"}')
         if request.path == "/readyz":
             router = self.desk.router
             waiting = sorted(name for name, s in router.table.services.items() if not router.pools[s.model].ready)
-            state = {"status": "ready" if router.ready else "not ready", "epoch": router.table.epoch, "waiting_for": waiting}
-            return Response(200 if router.ready else 503, msgspec.json.encode(state))
+            state = {"status": "ready" if self.desk.ready else "not ready", "epoch": router.table.epoch, "waiting_for": [*self.desk.opening, *waiting]}
+            return Response(200 if self.desk.ready else 503, msgspec.json.encode(state))
         if request.path == "/metrics":
             return Response(200, render(await self.desk.all_metrics()), b"text/plain; version=0.0.4; charset=utf-8")
         raise NotFound("gateway.no-such-path", path=request.path[:200])
