@@ -71,7 +71,7 @@ def rules_of(asked: Generation, habits: Habits, speech: Speech, *, room: int) ->
 
 def _schema(asked: Generation, speech: Speech, max_tokens: int) -> Schema:
     schema = Schema(asked.json_schema or {})
-    needed = len(schema.ending(schema.start))
+    needed = schema.needs(schema.start)
     if needed > max_tokens:
         raise Invalid("generation.schema-too-long", needed=needed, max_tokens=max_tokens)
     if not all(byte in speech.single or char.encode() in speech.whole for char in schema.spelled() for byte in char.encode()):

@@ -1,39 +1,32 @@
-"""JSON of a schema, byte by byte: what may come next, and how to end soonest. Knows nothing of tokens or networks.
+"""JSON of a schema, byte by byte: what may come next, and how many bytes it needs to end. Knows nothing of tokens or networks.
 
-A useful part of JSON Schema: objects whose properties come in the schema's order, arrays, strings, numbers, integers, booleans, null,
-``enum`` and ``const``. No blanks are written. A state is a tuple of open tasks, the innermost last; nothing in it ever changes, so that
-beams may share it.
+A useful part of JSON Schema: objects whose properties come in the schema's order, arrays, strings with a ``pattern``, numbers and integers between
+bounds, booleans, null, ``enum``, ``const``, ``anyOf``, ``oneOf`` of what is plainly different, and ``$ref`` to ``$defs``. No blanks are written.
+
+A state is a tuple of stacks, one for each way in which the text may still be meant; a stack is a tuple of open tasks, the innermost last. Nothing in
+it ever changes, so that beams may share it.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from wenfang.core.errors import Invalid
+from .bounds import DIGITS_MAX, Bounds
+from .json_nodes import Node, Nodes
 
 __all__ = ["Schema", "State"]
 
 DIGITS = frozenset(b"0123456789")
-ESCAPED = frozenset(b'"\\/bfnrt')
+ESCAPED = {0x22: 0x22, 0x5C: 0x5C, 0x2F: 0x2F, 0x62: 8, 0x66: 12, 0x6E: 10, 0x72: 13, 0x74: 9}
+"""What may follow a backslash, and the character it means."""
 _SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
 """What may follow some first bytes of UTF-8 (RFC 3629, section 4)."""
-DIGITS_MAX = 15
-"""Of the whole part and of the fraction: what every reader of JSON keeps exactly."""
-DEPTH_MAX = 32
-SIZE_MAX = 2000
-_NOTES = frozenset({"title", "description", "default", "examples", "$schema", "$id", "additionalProperties"})
-_KNOWN: dict[str, frozenset[str]] = {
-    "object": frozenset({"properties", "required"}),
-    "array": frozenset({"items", "minItems", "maxItems"}),
-    "string": frozenset({"minLength", "maxLength"}),
-    "number": frozenset(),
-    "integer": frozenset(),
-    "boolean": frozenset(),
-    "null": frozenset(),
-}
+STACKS_MAX = 32
+"""Ways that are followed at once; of more, those that end soonest."""
+NESTING_MAX = 96
+"""Objects and arrays in each other; more than any schema needs (``json_nodes.HEIGHT_MAX``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +54,24 @@ class _String:
     escaped: bool = False
     low: int = 0x80
     high: int = 0xBF
+    states: frozenset[int] | None = None
+    """Of the pattern, before the character that is not whole."""
+    code: int = 0
+    """Of that character, as far as it stands."""
+
+    def codes(self) -> tuple[int, int]:
+        """Between which code points that character will be."""
+        behind = 6 * (self.pending - 1)
+        first, last = (self.code << 6 | self.low & 0x3F) << behind, ((self.code << 6 | self.high & 0x3F) + 1 << behind) - 1
+        return first, last
 
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """``part``: sign 0, zero 1, whole 2, point 3, fraction 4."""
+    """``text`` stands."""
 
-    fraction: bool
-    part: int
-    digits: int
+    bounds: Bounds
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +102,12 @@ class _Name:
 
 
 _Task = _Words | _Value | _String | _Number | _Object | _Array | _Name
-State = tuple[_Task, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    types: frozenset[str]
-    words: tuple[bytes, ...] = ()
-    """enum and const."""
-    names: tuple[bytes, ...] = ()
-    """Properties with quotes and colon."""
-    children: tuple[int, ...] = ()
-    """Of each property, or of the items."""
-    required: tuple[bool, ...] = ()
-    least: int = 0
-    most: int = 1 << 30
+Stack = tuple[_Task, ...]
+State = tuple[Stack, ...]
+_NONE: State = ()
+_QUOTE = frozenset(b'"')
+_INNER = frozenset([*range(0x20, 0x80), *range(0xC2, 0xF5)]) - _QUOTE
+"""With what a character inside quotes begins."""
 
 
 class Schema:
@@ -128,111 +121,66 @@ class Schema:
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._nodes: list[_Node] = []
-        self.start: State = (_Value(self._compile(schema, "$", 0)),)
-        self.first_bytes = cache(self._first_bytes)
+        self._nodes = Nodes(schema)
+        self._node = self._nodes.all
+        self.start: State = ((_Value(self._nodes.root),),)
+        self.first_bytes = lru_cache(maxsize=1024)(self._first_bytes)
+        self._leaves = lru_cache(maxsize=None)(self._nodes.leaves)
 
     def spelled(self) -> set[str]:
         """Characters that names and words of the schema are made of."""
-        return {c for node in self._nodes for word in (*node.words, *node.names) for c in word.decode()}
-
-    # ---- compiling
-
-    def _compile(self, schema: Any, where: str, depth: int) -> int:
-        if not isinstance(schema, dict) or depth > DEPTH_MAX or len(self._nodes) >= SIZE_MAX:
-            raise Invalid("generation.schema-wrong", where=where)
-        given: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
-        own = len(self._nodes)
-        self._nodes.append(_Node(frozenset()))
-        self._nodes[own] = self._of_words(given, where) if "enum" in given or "const" in given else self._of_types(given, where, depth)
-        return own
-
-    def _of_words(self, given: dict[str, Any], where: str) -> _Node:
-        self._refuse_others(given, {"enum", "const", "type"}, where)
-        values = given["enum"] if "enum" in given else [given["const"]]
-        if not isinstance(values, list) or not values:
-            raise Invalid("generation.schema-wrong", where=f"{where}.enum")
-        try:
-            words = tuple(dict.fromkeys(json.dumps(v, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() for v in values))  # pyright: ignore[reportUnknownVariableType]
-        except (ValueError, TypeError) as e:
-            raise Invalid("generation.schema-wrong", where=f"{where}.enum") from e
-        if any(one != other and other.startswith(one) for one in words for other in words):  # 1 and 12: where one ends the other goes on
-            raise Invalid("generation.schema-unsupported", where=where, keyword="enum")
-        return _Node(frozenset(), words=words)
-
-    def _of_types(self, given: dict[str, Any], where: str, depth: int) -> _Node:
-        wanted = given.get("type", "object" if "properties" in given else None)
-        types = [wanted] if isinstance(wanted, str) else wanted
-        if not isinstance(types, list) or not types or not all(isinstance(t, str) and t in _KNOWN for t in types):  # pyright: ignore[reportUnknownVariableType]
-            raise Invalid("generation.schema-unsupported", where=where, keyword="type")
-        names: list[str] = types  # pyright: ignore[reportUnknownVariableType]
-        self._refuse_others(given, {"type"}.union(*(_KNOWN[t] for t in names)), where)
-        node = _Node(frozenset(names))
-        if "string" in names:
-            node = _Node(node.types, least=_count(given, "minLength", where, 0), most=_count(given, "maxLength", where, 1 << 30))
-        if "array" in names:
-            node = _Node(
-                node.types,
-                children=(self._compile(given.get("items"), f"{where}[]", depth + 1),),
-                least=_count(given, "minItems", where, 0),
-                most=_count(given, "maxItems", where, 1 << 30),
-            )
-        if "object" in names:
-            node = self._of_object(given, node, where, depth)
-        if len({"string", "array", "object"} & set(names)) > 1 or node.least > node.most:
-            raise Invalid("generation.schema-unsupported", where=where, keyword="type")
-        return node
-
-    def _of_object(self, given: dict[str, Any], node: _Node, where: str, depth: int) -> _Node:
-        properties, required = given.get("properties", {}), given.get("required", [])
-        if not isinstance(properties, dict) or not isinstance(required, list) or not {*required} <= {*properties}:
-            raise Invalid("generation.schema-wrong", where=f"{where}.required")
-        pairs: list[tuple[str, Any]] = list(properties.items())  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
-        names = tuple(f"{json.dumps(name, ensure_ascii=False)}:".encode() for name, _ in pairs)
-        children = tuple(self._compile(child, f"{where}.{name}", depth + 1) for name, child in pairs)
-        return _Node(node.types, names=names, children=children, required=tuple(name in required for name, _ in pairs))
-
-    @staticmethod
-    def _refuse_others(given: dict[str, Any], known: set[str], where: str) -> None:
-        other = sorted(set(given) - known - _NOTES)
-        if other or isinstance(given.get("additionalProperties"), dict):
-            raise Invalid("generation.schema-unsupported", where=where, keyword=other[0] if other else "additionalProperties")
-
-    # ---- running
+        return {c for node in self._node for word in (*node.words, *node.names) for c in word.decode()}
 
     def ended(self, state: State) -> bool:
         """Whether the JSON may end here."""
-        return all(isinstance(task, _Number) and task.part in {1, 2, 4} for task in state) and len(state) <= 1
+        return state == () or any(self.needs((stack,)) == 0 for stack in state)
 
     def after(self, state: State, data: bytes) -> State | None:
-        """The state behind ``data``; None: that may not come."""
+        """The state behind ``data``, empty when nothing may follow; None: that may not come."""
         for byte in data:
-            following = self._step(state, byte)
-            if following is None:
+            found = dict.fromkeys(following for stack in state for following in self._step(stack, byte))
+            if not found:
                 return None
-            state = following
+            state = tuple(found)
+            if len(state) > STACKS_MAX:
+                state = tuple(sorted(state, key=lambda stack: self.needs((stack,)))[:STACKS_MAX])
+            if state == ((),):
+                state = ()
         return state
 
-    def _first_bytes(self, state: State) -> frozenset[int]:
-        return frozenset(b for b in range(256) if self._step(state, b) is not None)
+    def needs(self, state: State) -> int:
+        """Bytes of the shortest end."""
+        return min((sum(self._needs(task) for task in stack) for stack in state), default=0)
 
-    def _step(self, state: State, byte: int) -> State | None:
-        if not state:
-            return None
-        rest, task = state[:-1], state[-1]
+    def _first_bytes(self, state: State) -> frozenset[int]:
+        return frozenset[int]().union(*(self._first(stack) for stack in state))
+
+    def _first(self, stack: Stack) -> frozenset[int]:
+        task = stack[-1] if stack else None
+        if isinstance(task, _String) and task.states is None and not task.escaped and not task.pending:  # most of what is written
+            node = self._node[task.node]
+            inner = _INNER if task.length < node.most else frozenset[int]()
+            return inner | _QUOTE if task.length >= node.least else inner
+        return frozenset(b for b in range(256) if self._step(stack, b))
+
+    # ---- running: each gives the stacks that may follow
+
+    def _step(self, stack: Stack, byte: int) -> State:
+        if not stack:
+            return _NONE
+        rest, task = stack[:-1], stack[-1]
         match task:
             case _Words():
-                left = tuple(c for c in task.choices if len(c) > task.at and c[task.at] == byte)
-                return None if not left else rest if any(len(c) == task.at + 1 for c in left) else (*rest, _Words(left, task.at + 1))
+                return _word(rest, task, byte)
             case _Value():
-                return self._begin(rest, task.node, byte)
+                return tuple(found for leaf in self._leaves(task.node) for found in self._begin(rest, leaf, byte))
             case _String():
                 return self._inside(rest, task, byte)
             case _Number():
                 following = _digit(task, byte)
                 if following is not None:
-                    return (*rest, following)
-                return self._step(rest, byte) if task.part in {1, 2, 4} else None
+                    return ((*rest, following),)
+                return self._step(rest, byte) if task.bounds.left(task.text) == 0 else _NONE
             case _Object():
                 return self._property(rest, task, byte)
             case _Array():
@@ -240,133 +188,147 @@ class Schema:
             case _Name():
                 return self._named(rest, task, byte)
 
-    def _begin(self, rest: State, number: int, byte: int) -> State | None:
-        node = self._nodes[number]
+    def _begin(self, rest: Stack, number: int, byte: int) -> State:
+        node = self._node[number]
         if node.words:
-            return self._step((*rest, _Words(node.words)), byte)
+            return _word(rest, _Words(node.words), byte)
         types = node.types
+        if byte in b"{[" and len(rest) + self._nodes.heights[number] > NESTING_MAX:
+            return _NONE
         if byte == ord("{") and "object" in types:
-            return (*rest, _Object(number))
+            return ((*rest, _Object(number)),)
         if byte == ord("[") and "array" in types:
-            return (*rest, _Array(number))
+            return ((*rest, _Array(number)),)
         if byte == ord('"') and "string" in types:
-            return (*rest, _String(number))
-        if "number" in types or "integer" in types:
-            following = _digit(_Number("number" in types, -1, 0), byte)
+            return ((*rest, _String(number, states=None if node.pattern is None else node.pattern.start)),)
+        if node.bounds is not None:
+            following = _digit(_Number(node.bounds, ""), byte)
             if following is not None:
-                return (*rest, following)
+                return ((*rest, following),)
         words = ((b"true", b"false") if "boolean" in types else ()) + ((b"null",) if "null" in types else ())
-        return self._step((*rest, _Words(words)), byte) if words else None
+        return _word(rest, _Words(words), byte)
 
-    def _inside(self, rest: State, task: _String, byte: int) -> State | None:
-        node = self._nodes[task.node]
+    def _inside(self, rest: Stack, task: _String, byte: int) -> State:
+        node = self._node[task.node]
         if task.escaped:
-            return (*rest, _String(task.node, task.length)) if byte in ESCAPED else None
+            return self._with(rest, task, node, (ESCAPED[byte], ESCAPED[byte])) if byte in ESCAPED else _NONE
         if task.pending:
-            return (*rest, _String(task.node, task.length, task.pending - 1)) if task.low <= byte <= task.high else None
+            if not task.low <= byte <= task.high:
+                return _NONE
+            following = _String(task.node, task.length, task.pending - 1, states=task.states, code=task.code << 6 | byte & 0x3F)
+            return self._with(rest, following, node, (following.code, following.code) if following.pending == 0 else following.codes())
         if byte == ord('"'):
-            return rest if task.length >= node.least else None
+            whole = task.length >= node.least and (node.pattern is None or task.states is None or node.pattern.accepts(task.states))
+            return (rest,) if whole else _NONE
         if task.length >= node.most or byte < 0x20 or 0x80 <= byte < 0xC2 or byte >= 0xF5:
-            return None
+            return _NONE
+        if byte == ord("\\"):
+            following = _String(task.node, task.length, escaped=True, states=task.states)
+            return ((*rest, following),) if self._needs(following) < 1 << 40 else _NONE
         pending = (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
         low, high = _SECOND.get(byte, (0x80, 0xBF))
-        return (*rest, _String(task.node, task.length + 1, pending, escaped=byte == ord("\\"), low=low, high=high))
+        following = _String(task.node, task.length, pending, low=low, high=high, states=task.states, code=byte & (0x7F, 0x1F, 0x0F, 0x07)[pending])
+        return self._with(rest, following, node, (byte, byte) if pending == 0 else following.codes())
 
-    def _property(self, rest: State, task: _Object, byte: int) -> State | None:
-        node = self._nodes[task.node]
+    @staticmethod
+    def _with(rest: Stack, task: _String, node: Node, codes: tuple[int, int]) -> State:
+        """The string with a character of ``codes`` more, or with part of it."""
+        states = task.states
+        if node.pattern is not None and states is not None:
+            following = node.pattern.after(states, *codes)
+            if not following:
+                return _NONE
+            states = states if task.pending else following
+        if task.pending:
+            return ((*rest, task),)
+        return ((*rest, _String(task.node, task.length + 1, states=states)),)
+
+    def _property(self, rest: Stack, task: _Object, byte: int) -> State:
+        node = self._node[task.node]
         if byte == ord("}") and not task.comma:
-            return rest if not any(node.required[task.at :]) else None
+            return (rest,) if not any(node.required[task.at :]) else _NONE
         if byte == ord(",") and not task.first and not task.comma:
-            return (*rest, _Object(task.node, task.at, first=False, comma=True)) if task.at < len(node.names) else None
+            return ((*rest, _Object(task.node, task.at, first=False, comma=True)),) if task.at < len(node.names) else _NONE
         if byte != ord('"') or (not task.first and not task.comma):
-            return None
+            return _NONE
         reachable = _reachable(node, task.at)
-        return (*rest, _Name(task.node, reachable, 1)) if reachable else None
+        return ((*rest, _Name(task.node, reachable, 1)),) if reachable else _NONE
 
-    def _named(self, rest: State, task: _Name, byte: int) -> State | None:
-        node = self._nodes[task.node]
+    def _named(self, rest: Stack, task: _Name, byte: int) -> State:
+        node = self._node[task.node]
         left = tuple(i for i in task.choices if len(node.names[i]) > task.at and node.names[i][task.at] == byte)
         whole = [i for i in left if len(node.names[i]) == task.at + 1]
         if whole:
-            return (*rest, _Object(task.node, whole[0] + 1, first=False), _Value(node.children[whole[0]]))
-        return (*rest, _Name(task.node, left, task.at + 1)) if left else None
+            return ((*rest, _Object(task.node, whole[0] + 1, first=False), _Value(node.children[whole[0]])),)
+        return ((*rest, _Name(task.node, left, task.at + 1)),) if left else _NONE
 
-    def _item(self, rest: State, task: _Array, byte: int) -> State | None:
-        node = self._nodes[task.node]
+    def _item(self, rest: Stack, task: _Array, byte: int) -> State:
+        node = self._node[task.node]
         if byte == ord("]"):
-            return rest if task.count >= node.least else None
+            return (rest,) if task.count >= node.least else _NONE
         if task.count >= node.most:
-            return None
-        following: State = (*rest, _Array(task.node, task.count + 1), _Value(node.children[0]))
+            return _NONE
+        following: Stack = (*rest, _Array(task.node, task.count + 1), _Value(node.children[0]))
         if task.count == 0:
             return self._step(following, byte)
-        return following if byte == ord(",") else None
+        return (following,) if byte == ord(",") else _NONE
 
     # ---- ending
 
-    def ending(self, state: State) -> bytes:
-        """The shortest way to end: bytes that make the JSON whole."""
-        return b"".join(self._ending(task) for task in reversed(state))
-
-    def _ending(self, task: _Task) -> bytes:
+    def _needs(self, task: _Task) -> int:
+        lengths = self._nodes.lengths
         match task:
             case _Words():
-                return min(task.choices, key=len)[task.at :]
+                return min(map(len, task.choices)) - task.at
             case _Value():
-                return self._least(task.node)
+                return lengths[task.node]
             case _String():
-                return bytes([task.low, 0x80, 0x80][: task.pending]) + (b"n" if task.escaped else b"") + b"a" * max(0, self._nodes[task.node].least - task.length) + b'"'
+                return self._closing(task)
             case _Number():
-                return b"" if task.part in {1, 2, 4} else b"0"
+                return task.bounds.left(task.text) or 0
             case _Object():
-                node = self._nodes[task.node]
+                node = self._node[task.node]
                 missing = [i for i in range(task.at, len(node.names)) if node.required[i]] or ([task.at] if task.comma else [])
-                inner = b",".join(node.names[i] + self._least(node.children[i]) for i in missing)
-                return (b"," if inner and not task.first and not task.comma else b"") + inner + b"}"
+                inner = sum(len(node.names[i]) + lengths[node.children[i]] + 1 for i in missing) - bool(missing)
+                return inner + bool(missing and not task.first and not task.comma) + 1
             case _Name():
-                node = self._nodes[task.node]
-                return min((node.names[i][task.at :] + self._least(node.children[i]) + self._ending(_Object(task.node, i + 1, first=False)) for i in task.choices), key=len)
+                node = self._node[task.node]
+                return min(len(node.names[i]) - task.at + lengths[node.children[i]] + self._needs(_Object(task.node, i + 1, first=False)) for i in task.choices)
             case _Array():
-                node = self._nodes[task.node]
+                node = self._node[task.node]
                 missing = max(0, node.least - task.count)
-                inner = b",".join([self._least(node.children[0])] * missing) if missing else b""
-                return (b"," if inner and task.count else b"") + inner + b"]"
+                return missing * (lengths[node.children[0]] + 1) - bool(missing and not task.count) + 1
 
-    def _least(self, number: int) -> bytes:
-        node = self._nodes[number]
-        if node.words:
-            return min(node.words, key=len)
-        for kind, shortest in (("integer", b"0"), ("number", b"0"), ("null", b"null"), ("boolean", b"true")):
-            if kind in node.types:
-                return shortest
-        if "string" in node.types:
-            return b'"' + b"a" * node.least + b'"'
-        if "array" in node.types:
-            return b"[" + self._ending(_Array(number))
-        return b"{" + self._ending(_Object(number))
+    def _closing(self, task: _String) -> int:
+        pattern = self._node[task.node].pattern
+        if pattern is None or task.states is None:
+            more = task.length + (task.escaped or task.pending > 0)
+            return task.pending + task.escaped + max(0, self._node[task.node].least - more) + 1
+        if task.escaped:
+            return 2 + min(pattern.left(pattern.after(task.states, c, c)) for c in ESCAPED.values())
+        states = pattern.after(task.states, *task.codes()) if task.pending else task.states
+        return task.pending + pattern.left(states) + 1
+
+
+def _word(rest: Stack, task: _Words, byte: int) -> State:
+    left = tuple(c for c in task.choices if len(c) > task.at and c[task.at] == byte)
+    longer = tuple(c for c in left if len(c) > task.at + 1)
+    return ((rest,) if len(longer) < len(left) else ()) + (((*rest, _Words(longer, task.at + 1)),) if longer else ())
 
 
 def _digit(task: _Number, byte: int) -> _Number | None:
-    part, digits = task.part, task.digits
+    text, whole = task.text, task.bounds.whole
+    digits, point, fraction = text.lstrip("-").partition(".")
     if byte in DIGITS:
-        if part == 1 or (part in {2, 4} and digits >= DIGITS_MAX):
+        if len(fraction) >= DIGITS_MAX or (not point and (digits == "0" or len(digits) >= DIGITS_MAX)):
             return None
-        if part in {3, 4}:
-            return _Number(task.fraction, 4, 1 if part == 3 else digits + 1)
-        return _Number(task.fraction, 1 if byte == ord("0") and part < 1 else 2, digits + 1)
-    if byte == ord("-") and part == -1:
-        return _Number(task.fraction, 0, 0)
-    return _Number(task.fraction, 3, 0) if byte == ord(".") and task.fraction and part in {1, 2} else None
+    elif not (byte == ord("-") and not text) and not (byte == ord(".") and digits and not point and not whole):
+        return None
+    following = text + chr(byte)
+    return _Number(task.bounds, following) if task.bounds.left(following) is not None else None
 
 
-def _reachable(node: _Node, at: int) -> tuple[int, ...]:
+def _reachable(node: Node, at: int) -> tuple[int, ...]:
     """Properties that may come next: up to the first that must."""
     must = next((i for i in range(at, len(node.names)) if node.required[i]), len(node.names) - 1)
     return tuple(range(at, must + 1))
-
-
-def _count(given: dict[str, Any], name: str, where: str, default: int) -> int:
-    value: Any = given.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise Invalid("generation.schema-wrong", where=f"{where}.{name}")
-    return value

@@ -127,7 +127,7 @@ class Rules:
         state = line.state
         if self.schema is not None and state is not None:
             state = self.schema.after(state, piece)
-            if state is None or len(self.schema.ending(state)) > self.max_tokens - len(line.ids) - 1:
+            if state is None or self.schema.needs(state) > self.max_tokens - len(line.ids) - 1:
                 return None
         return Line((*line.ids, token), said, state, line.logprob, line.logprobs)
 
