@@ -130,6 +130,28 @@ def test_saved_and_served_without_torch(folders, tmp_path):
     assert ran.stdout.split("\n")[0] == "True []"
 
 
+def test_a_signed_version_is_served_by_a_replica_process(folders, tmp_path):
+    from wenfang.guard.keys import Ed25519Signer
+    from wenfang.models.bundle import write_bundle
+    from wenfang.runtimes.host import LocalReplicaHost
+
+    (tmp_path / "keys").mkdir(mode=0o700)
+    model = fitted(folders("mbart"))
+    info = write_bundle(tmp_path / "version", model, signer=Ed25519Signer(tmp_path / "keys"), card={}, lineage={})
+    fresh = world(12, 3)
+    options = [Generation(beams=1 + i % 3, max_tokens=6 + i % 2) for i in range(len(fresh))]
+    host = LocalReplicaHost(tmp_path / "keys", arguments={"budget_s": 0.1})
+    replica = host.start(info.folder)
+    try:
+        answers = replica.generate(fresh.texts, options)
+        assert [a.text for a in answers] == [model.generate([t], [o])[0].text for t, o in zip(fresh.texts, options, strict=True)]
+        with pytest.raises(Invalid, match="schema-unsupported"):
+            replica.generate(fresh.texts[:2], [Generation(), Generation(json_schema={})])
+        assert replica.generate(fresh.texts[:1], options[:1]) == answers[:1]
+    finally:
+        replica.close()
+
+
 def test_it_writes_what_torch_would_write(folders):
     """Nothing is trained to speak of: the texts of the graphs are those of the library's own greedy search."""
     import torch
