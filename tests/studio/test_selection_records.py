@@ -2,7 +2,7 @@
 
 import pytest
 
-from wenfang.core.errors import Conflict, Invalid
+from wenfang.core.errors import Conflict, Invalid, NotFound
 from wenfang.core.records import DatasetVersion, ModelVersion, Run, Selection
 from wenfang.guard.roles import LOCAL
 from wenfang.studio import operations
@@ -48,3 +48,11 @@ def test_runs_outside_the_limits_stay_and_a_verdict_names_what_it_is_about(studi
     verdict = run(studio, "selection.show", id=answer.id).selection.verdict
     assert (verdict["dataset_version"], verdict["model_version"], verdict["report"]) == (answer.dataset_version, answer.model_version, answer.report)
     assert len(studio.find(Selection)) == 2
+    for reference in (answer.model_version, "t:1", "t"):
+        assert run(studio, "model.show", id=reference).version.id == answer.model_version
+    for reference in (answer.dataset_version, "t:1", "t"):
+        assert run(studio, "dataset.show", id=reference).version.id == answer.dataset_version
+    for operation in ("model.show", "dataset.show"):
+        for reference in ("t:9", "t:", "u", "t:x", "t:99999999999999999999999"):
+            with pytest.raises(NotFound, match=r"record\.not-found"):
+                run(studio, operation, id=reference)

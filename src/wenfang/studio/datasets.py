@@ -13,6 +13,7 @@ from wenfang.core.records import Dataset, DatasetVersion, Task, Upload
 
 from .app import Studio
 from .names import Name, ProjectName, check_project, local_path, safe_name
+from .references import find_dataset_version
 
 __all__ = ["ImportDataset", "imported"]
 
@@ -71,7 +72,8 @@ class DatasetVersions(Answer):
 class ShowDataset(Request):
     """One dataset version."""
 
-    id: str = Field(description="dv_…", json_schema_extra={"positional": True})
+    id: str = Field(description="dv_… or name:number or name (its newest)", json_schema_extra={"positional": True})
+    project: ProjectName = "default"
 
 
 class ShownDataset(Answer):
@@ -157,7 +159,7 @@ def list_datasets(studio: Studio, request: ListDatasets) -> DatasetVersions:
 @operation("dataset.show", permission="dataset:read", http="GET /api/v1/datasets/{id}")
 def show_dataset(studio: Studio, request: ShowDataset) -> ShownDataset:
     """Show a dataset version and its data card."""
-    version = studio.get(DatasetVersion, request.id)
+    version = find_dataset_version(studio, request.id, request.project)
     return ShownDataset(version=version, card=json.loads(studio.blobs.get(version.card)))
 
 

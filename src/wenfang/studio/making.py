@@ -17,8 +17,8 @@ from wenfang.core.records import DatasetVersion, ModelVersion
 from .app import Studio
 from .datasets import FILE, ImportDataset, imported
 from .names import Name, ProjectName
+from .references import find_version
 from .selections import RunSelection, Verdict, run_selection
-from .services import find_version
 from .serving import store_bundle, unpack_bundle
 from .teaching import raw_versions
 

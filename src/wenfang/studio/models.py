@@ -11,6 +11,7 @@ from wenfang.core.records import DatasetVersion, ModelVersion, Selection
 
 from .app import Studio
 from .names import ProjectName
+from .references import find_version
 
 __all__: list[str] = []
 
@@ -41,7 +42,8 @@ class ModelVersions(Answer):
 class ShowModel(Request):
     """One model version."""
 
-    id: str = Field(description="mv_…", json_schema_extra={"positional": True})
+    id: str = Field(description="mv_… or name:number or name (its newest)", json_schema_extra={"positional": True})
+    project: ProjectName = "default"
 
 
 class ShownModel(Answer):
@@ -71,7 +73,7 @@ def show_model(studio: Studio, request: ShowModel) -> ShownModel:
     """Show a model version, its bundle and its lineage."""
     import json
 
-    version = studio.get(ModelVersion, request.id)
+    version = find_version(studio, request.id, request.project)
     selection = studio.tables.get(Selection, version.selection) if version.selection else None
     data = studio.tables.get(DatasetVersion, version.dataset_version) if version.dataset_version else None
     lineage = {"selection": selection.model_dump(mode="json", exclude={"verdict"}) if selection else None, "dataset_version": data.model_dump(mode="json") if data else None}

@@ -16,6 +16,7 @@ from wenfang.core.registry import nearest
 
 from .app import Studio
 from .names import Name, ProjectName, check_project
+from .references import find_version
 from .serving import Serving, ask_served, unpack_bundle
 
 __all__ = ["deploy_version", "find_service"]
@@ -97,18 +98,6 @@ def find_service(studio: Studio, name: str) -> Service:
         known = [s.name for s in studio.find(Service)]
         raise NotFound("record.not-found", kind="Service", name=name, near=nearest(name, known) if known else "—")
     return found[0]
-
-
-def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
-    """A model version by id, ``name:number`` or ``name``."""
-    if reference.startswith("mv_"):
-        return studio.get(ModelVersion, reference)
-    name, _, number = reference.partition(":")
-    versions = studio.find(ModelVersion, project=project, name=name, **({"number": int(number)} if number.isdecimal() else {}))
-    if not versions or (number and not number.isdecimal()):
-        known = [f"{m.name}:{m.number}" for m in studio.find(ModelVersion, project=project, limit=50)]
-        raise NotFound("record.not-found", kind="ModelVersion", name=reference, near=nearest(reference, known) if known else "—")
-    return max(versions, key=lambda v: v.number)
 
 
 def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0) -> Deployed:

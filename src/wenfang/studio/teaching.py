@@ -10,7 +10,7 @@ from wenfang.core.records import DatasetVersion, ModelVersion
 
 from .app import Studio
 from .datasets import ImportDataset, imported
-from .services import find_version
+from .references import find_version
 from .serving import unpack_bundle
 
 __all__ = ["compare_with_teacher", "raw_versions", "taught_by"]

@@ -1,0 +1,53 @@
+"""What people call a version: its id, ``name:number``, or ``name`` for the newest."""
+
+from __future__ import annotations
+
+from wenfang.core.errors import NotFound
+from wenfang.core.records import Dataset, DatasetVersion, ModelVersion
+from wenfang.core.registry import nearest
+
+from .app import Studio
+
+__all__ = ["find_dataset_version", "find_version"]
+
+
+def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
+    """A model version by id, ``name:number`` or ``name``.
+
+    Raises:
+        NotFound: `record.not-found`, with the nearest.
+    """
+    if reference.startswith("mv_"):
+        return studio.get(ModelVersion, reference)
+    name, number = _parts(reference)
+    found = [v for v in studio.find(ModelVersion, project=project, name=name) if number in {"", str(v.number)}]
+    if not found:
+        raise _unknown("ModelVersion", reference, [f"{m.name}:{m.number}" for m in studio.find(ModelVersion, project=project, limit=50)])
+    return max(found, key=lambda v: v.number)
+
+
+def find_dataset_version(studio: Studio, reference: str, project: str) -> DatasetVersion:
+    """A dataset version by id, ``name:number`` or ``name``.
+
+    Raises:
+        NotFound: `record.not-found`, with the nearest.
+    """
+    if reference.startswith("dv_"):
+        return studio.get(DatasetVersion, reference)
+    name, number = _parts(reference)
+    names = {d.id: d.name for d in studio.find(Dataset, project=project)}
+    versions = studio.find(DatasetVersion, project=project)
+    found = [v for v in versions if names.get(v.dataset) == name and number in {"", str(v.number)}]
+    if not found:
+        raise _unknown("DatasetVersion", reference, [f"{names[v.dataset]}:{v.number}" for v in versions if v.dataset in names])
+    return max(found, key=lambda v: v.number)
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    """Name and number; a colon without a number behind it names nothing."""
+    name, colon, number = reference.partition(":")
+    return name, number if number or not colon else "?"
+
+
+def _unknown(kind: str, reference: str, known: list[str]) -> NotFound:
+    return NotFound("record.not-found", kind=kind, name=reference, near=nearest(reference, known) if known else "—")
