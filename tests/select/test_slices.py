@@ -2,11 +2,13 @@
 
 import random
 import re
+import time
 
 import numpy as np
 import pytest
 from selection_world import InProcess, Oracle, OracleHyper, examples, family
 
+from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples, Output, Span
 from wenfang.core.words import say
 from wenfang.select.checks import read_checks
@@ -14,6 +16,7 @@ from wenfang.select.cost import Price, cost_of_a_million
 from wenfang.select.evaluate import evaluate
 from wenfang.select.fairness import fairness
 from wenfang.select.latency import Latency
+from wenfang.select.patterns import matching
 from wenfang.select.plan import Plan, Ports
 from wenfang.select.scrutiny import look_closer
 from wenfang.select.selection import select
@@ -153,3 +156,16 @@ def test_it_all_stands_in_the_document(tmp_path):
     assert final["cost"]["money"] == pytest.approx(final["latency"]["p50_ms"] / 3.6 * 0.5)
     assert {t["name"] for t in final["robustness"] if t["n"]} >= {"homophones", "known-texts", "more-punctuation"}
     assert "verdict.brittle-invariance" in sentences, "punctuation after the label changes what this oracle reads"
+
+
+def test_a_pattern_that_never_ends_is_refused_by_name():
+    checks = read_checks('[slices.fast]\npattern = "a+b"\n[slices.endless]\npattern = "(a|aa)+$"\n')
+    begun = time.monotonic()
+    with pytest.raises(Invalid, match=r"checks\.pattern-too-slow") as e:
+        matching("endless", checks.slices["endless"].pattern, ["x", "a" * 60 + "!"], limit_s=0.5)
+    assert time.monotonic() - begun < 2.0
+    assert (e.value.fields["slice"], e.value.fields["done_n"]) == ("endless", 1)
+    assert "a" * 60 not in e.value.detail("en")
+    assert read_checks('[slices.fast]\npattern = "a+b"\n').on(["aab", "b"]).matched == {"fast": (True, False)}
+    with pytest.raises(Invalid, match=r"checks\.bad-slice"):
+        read_checks('[slices.broken]\npattern = "("\n')

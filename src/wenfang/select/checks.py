@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,6 +25,7 @@ from wenfang.core.errors import Invalid
 from wenfang.core.registry import nearest
 
 from .cost import Price
+from .patterns import matching
 from .robustness.suite import RobustnessTest, builtin, suite
 from .slices import SliceRule
 
@@ -49,8 +51,18 @@ class Checks:
     robustness: dict[str, RobustnessTest] = field(default_factory=builtin)
     price: Price | None = None
     report: Wishes = field(default_factory=Wishes)
+    matched: dict[str, tuple[bool, ...]] = field(default_factory=dict[str, tuple[bool, ...]])
+    """Which test texts the patterns of slices are found in; see ``on``."""
     digest: str = ""
     """Of the file, so that a selection with other checks is another request."""
+
+    def on(self, texts: Sequence[str]) -> Checks:
+        """These checks with their patterns tried on the test texts.
+
+        Raises:
+            Invalid: `checks.pattern-too-slow`.
+        """
+        return replace(self, matched={name: matching(name, rule.pattern, texts) for name, rule in self.slices.items() if rule.pattern is not None})
 
 
 def read_checks(text: str) -> Checks:
@@ -70,7 +82,9 @@ def read_checks(text: str) -> Checks:
     for name, table in own.items():
         if not isinstance(table, dict):
             raise Invalid("checks.unknown-part", part=f"robustness.{name}", known=list(PARTS), near="")
-    return Checks(_slices(document.get("slices", {})), suite(own), _price(document.get("price")), _wishes(document.get("report", {})), hashlib.sha256(text.encode()).hexdigest())
+    return Checks(
+        _slices(document.get("slices", {})), suite(own), _price(document.get("price")), _wishes(document.get("report", {})), digest=hashlib.sha256(text.encode()).hexdigest()
+    )
 
 
 def _slices(tables: dict[str, Any]) -> dict[str, SliceRule]:

@@ -81,7 +81,7 @@ def look_closer(
     Cost: a bootstrap and a permutation test for each slice, well under a second for labels and spans.
     """
     columns = {"group": test.groups} if test.groups else {}
-    slices, masks = judge_slices(evaluation.counts, test, train=train, columns=columns, rules=checks.slices, seed=seed)
+    slices, masks = judge_slices(evaluation.counts, test, train=train, columns=columns, rules=checks.slices, matched=checks.matched, seed=seed)
     gaps = fairness(evaluation.counts, columns, gold=test.labels, said=[o.label for o in answers] if test.labels else (), seed=seed)
     cost = cost_of_a_million(latency.p50_ms, latency.memory_bytes, checks.price)
     return Scrutiny(

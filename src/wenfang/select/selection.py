@@ -102,7 +102,7 @@ def select(
         clock: seconds, for the budget.
 
     Raises:
-        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.no-gold`, `select.budget-too-small`, `select.unknown-metric`.
+        Invalid: `select.no-family-for-task`, `select.no-run-succeeded`, `select.no-candidate-meets-limits`, `select.no-examples`, `select.no-gold`, `select.budget-too-small`, `select.unknown-metric`, `checks.pattern-too-slow`.
         Cancelled: from ``progress``.
     """
     limits, seed = plan.limits, plan.seed
@@ -114,6 +114,7 @@ def select(
     check_metric(plan.metric, valid)
     if plan.budget_s < LEAST_BUDGET_S:
         raise Invalid("select.budget-too-small", budget_s=plan.budget_s, least_s=LEAST_BUDGET_S)
+    plan = replace(plan, checks=plan.checks.on(test.texts))
     known = {n: families.get(n) for n in families.names()} if isinstance(families, Registry) else dict(families)
     request = {
         "families": sorted(known),
