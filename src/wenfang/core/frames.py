@@ -85,7 +85,7 @@ def from_error(e: Exception) -> dict[str, Any]:
     """An error as a plain message for a frame."""
     if isinstance(e, WenfangError):
         return {"code": e.code, "status": e.status, "fields": e.fields}
-    reason = str(e) if isinstance(e, OSError) else "its log has the details"  # a foreign sentence may quote a text
+    reason = (e.strerror if isinstance(e, OSError) else None) or "its log has the place"  # a foreign sentence may quote a text, and so may a path
     return {"code": "process.failed", "status": 500, "fields": {"kind": type(e).__name__, "reason": reason}}
 
 

@@ -19,7 +19,7 @@ from .registry import nearest
 __all__ = ["Jobs", "Price", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
 
 PREFIX = "WENFANG_"
-PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY"}
+PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY", "WENFANG_DEBUG"}
 """Variables with a meaning of their own, not settings; so is everything under WENFANG_TEST_ and WENFANG_CRASH_."""
 
 

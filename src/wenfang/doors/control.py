@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from wenfang.core.discreet import begin_log
 from wenfang.core.durable import disk_error
 from wenfang.core.errors import Broken, Invalid, NotFound, Unauthenticated, WenfangError
 from wenfang.core.home import Home
@@ -241,7 +242,7 @@ def _validated(op: Operation, given: dict[str, Any]) -> Any:
 def main(arguments: dict[str, Any]) -> None:
     """Entry of the ``control`` process."""
     home = Home(Path(arguments["home"])).prepare()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    begin_log()
     control = open_control(home, load_settings(home.root))
     path = home.control_socket
     path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from wenfang.core.discreet import begin_log
 from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.frames import from_error, pack
 
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> int:
     die_with(int(parent))
     failure = int(fd)
     os.set_inheritable(failure, False)
+    begin_log()
     try:
         resolve(entry)(json.loads(arguments))
     except WenfangError as e:

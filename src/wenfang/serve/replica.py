@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from wenfang.core.conversation import Generation
+from wenfang.core.discreet import begin_log
 from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.frames import FRAME_MAX_BYTES, from_error, listening_socket, pack
@@ -310,7 +310,7 @@ class Server:
 
 def serve(model: Predictor, arguments: Mapping[str, Any]) -> None:
     """Serve ``model`` on ``arguments["socket"]`` until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    begin_log()
     server = Server(
         model, Path(arguments["socket"]), name=str(arguments.get("name", "")), batch_max=int(arguments.get("batch_max", 8)), budget_s=float(arguments.get("budget_s", 1.5))
     )

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from wenfang.core.discreet import begin_log
 from wenfang.core.errors import WenfangError
 from wenfang.core.home import Home
 from wenfang.core.ids import new_id, now
@@ -90,7 +91,7 @@ def _beat(path: Path) -> None:
 
 def main(arguments: dict[str, Any]) -> None:
     """Entry of a job's process: run the operation of one job and end it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    begin_log()
     home = Home(Path(arguments["home"]))
     studio = open_worker(home, load_settings(home.root))
     job = studio.tables.get(Job, arguments["job"])

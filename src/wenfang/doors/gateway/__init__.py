@@ -18,18 +18,17 @@ def main(arguments: dict[str, Any]) -> None:
     """
     import asyncio
     import gc
-    import logging
-    import sys
     from pathlib import Path
 
     import uvloop
 
+    from wenfang.core.discreet import begin_log
     from wenfang.core.home import Home
     from wenfang.core.settings import load_settings
 
     from .gateway import Gateway
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    begin_log()
     home = Home(Path(arguments["home"]))
     limits = load_settings(home.root).serve
 
