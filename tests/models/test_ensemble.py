@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from wenfang.core.errors import Broken, Invalid
+from wenfang.core.errors import Broken, Invalid, Unsupported
 from wenfang.core.examples import Examples, Output, Span
 from wenfang.models import families
 from wenfang.models.families.ensemble import Ensemble, EnsembleHyper, Member
-from wenfang.models.pooling import Pool, choose_pool, choose_votes, pooled, voted
+from wenfang.models.pooling import Pool, choose_pool, choose_shares, choose_votes, pooled, voted
 
 
 def opinions(truth, sure, seed):
@@ -116,3 +116,34 @@ def test_what_does_not_fit_together_is_refused():
         Ensemble(EnsembleHyper(members=(Member(family="ensemble"),)), task="classification").fit(world(30))
     with pytest.raises(Invalid, match=r"ensemble\.weights-wrong"):
         Ensemble(EnsembleHyper(members=(Member(family="linear"),), pool={"weights": [1, 2]}), task="classification").fit(world(30))
+
+
+def test_label_sets_are_averaged_and_said_from_a_threshold_on(tmp_path):
+    rng = np.random.default_rng(0)
+    words = {"甲": "运费", "乙": "退款", "丙": "发票"}
+    sets = [tuple(sorted(label for label in words if rng.random() < 0.4)) for _ in range(300)]
+    texts = ["".join(words[label] for label in names) + f"第{i}单" for i, names in enumerate(sets)]
+    data = Examples("multilabel", texts, label_sets=sets)
+    train, valid = data.take(range(200)), data.take(range(200, 300))
+    linear = families.get("linear")
+    members = [linear(task="multilabel", seed=s).fit(train, valid) for s in (0, 1)]
+    model = Ensemble.of(members, [Member(family="linear"), Member(family="linear", seed=1)], valid)
+    answers = model.predict(valid.texts)
+    assert np.mean([sorted(o.labels) == sorted(names) for o, names in zip(answers, valid.label_sets, strict=True)]) > 0.95
+    assert model.predict(["运费"], top_k=3)[0].scores.keys() == set(words)
+    model.save(tmp_path)
+    again = Ensemble.load(tmp_path, task="multilabel", hyper=model.hyper, labels=model.labels_)
+    assert again.predict(valid.texts) == answers
+    refitted = Ensemble(model.refit_hyper(), task="multilabel").fit(data)
+    assert refitted.threshold_ == model.threshold_
+    with pytest.raises(Unsupported, match=r"ensemble\.no-task"):
+        encoder = families.get("encoder")(task="embedding")
+        Ensemble.of([encoder, encoder], [Member(family="encoder")] * 2, Examples("embedding", ["x"]))
+
+
+def test_shares_follow_the_member_that_knows_which_labels_hold():
+    rng = np.random.default_rng(1)
+    gold = rng.random((200, 4)) < 0.3
+    good, bad = np.where(gold, 0.9, 0.1), rng.random((200, 4))
+    assert choose_shares(np.stack([good, bad]), gold).weights[0] > 0.8
+    assert choose_shares(np.stack([good, bad])[:, :5], gold[:5]) == Pool((0.5, 0.5))

@@ -95,6 +95,24 @@ def test_members_that_know_the_same_are_left_alone():
     assert assemble(twins, valid, read=lambda r: models[runs[0].name], limits=Limits(), left_s=lambda: 1e9, growth=1.1, seed=0) is None
 
 
+def test_label_sets_are_put_together():
+    rng = np.random.default_rng(0)
+    names = ["甲", "乙"]
+    sets = [tuple(n for n in names if rng.random() < 0.5) for _ in range(200)]
+    texts = ["".join(s) + "天" for s in sets]
+    valid = Examples("multilabel", texts, label_sets=sets)
+
+    def knowing(known):
+        sure = lambda ts, _b=(): np.array([[(0.9 if n in t else 0.1) if n == known else 0.3 for n in names] for t in ts], np.float32)  # noqa: E731
+        return SimpleNamespace(labels_=names, task="multilabel", probabilities=sure, refit_hyper=lambda: families.get("linear").Hyper(), name="linear")
+
+    models = {"a": knowing("甲"), "b": knowing("乙")}
+    runs = [run(name, 0.6 if name == "a" else 0.55) for name in models]
+    found = assemble(runs, valid, read=lambda r: models[r.name], limits=Limits(), left_s=lambda: 1e9, growth=1.1, seed=0)
+    assert found.run.score == 1.0
+    assert len(found.model.members_) == 2
+
+
 def test_taggers_vote():
     texts = [f"{'甲' * (i % 2)}{'乙' * (i % 3 == 0)}天" for i in range(120)]
     spans = [tuple(Span(k, k + 1, c) for k, c in enumerate(t) if c in "甲乙") for t in texts]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples, Output
 
-__all__ = ["classified", "several", "trainable_labels"]
+__all__ = ["classified", "holding", "several", "trainable_labels"]
 
 
 def trainable_labels(train: Examples) -> list[str]:
@@ -49,6 +49,20 @@ def classified(labels: Sequence[str], probabilities: npt.NDArray[np.floating], t
         named = {labels[i]: min(1.0, s) for i, s in zip(row, scores, strict=True)}
         answers.append(Output(label=labels[row[0]], score=min(1.0, scores[0]), scores=named))
     return answers
+
+
+def holding(labels: Sequence[str], sets: Sequence[Iterable[str]]) -> npt.NDArray[np.bool_]:
+    """Which labels hold, shape (n, L); labels that are not known are left out.
+
+    Args:
+        labels: L names.
+        sets: n.
+    """
+    number = {label: i for i, label in enumerate(labels)}
+    found = np.zeros((len(sets), len(labels)), np.bool_)
+    for row, names in enumerate(sets):
+        found[row, [number[name] for name in names if name in number]] = True
+    return found
 
 
 def several(labels: Sequence[str], probabilities: npt.NDArray[np.floating], threshold: float, top_k: int = 1) -> list[Output]:

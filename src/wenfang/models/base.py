@@ -188,7 +188,8 @@ class Model(ABC):
         outputs = self.match(texts, texts_b, top_k=len(names)) if texts_b else self.predict(texts, top_k=len(names))
         found = np.zeros((len(texts), len(names)), np.float32)
         for row, output in enumerate(outputs):
-            for label, p in (output.scores or ({output.label: output.score or 0.0} if output.label is not None else {})).items():
+            alone = [output.label] if output.label is not None else output.labels or ()
+            for label, p in (output.scores or dict.fromkeys(alone, output.score or 0.0)).items():
                 found[row, names[label]] = p
         return found
 

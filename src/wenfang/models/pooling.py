@@ -16,7 +16,7 @@ from wenfang.core.examples import Output, Span
 
 from .spans import disjoint, span_f1
 
-__all__ = ["Pool", "choose_pool", "choose_votes", "pooled", "voted"]
+__all__ = ["Pool", "choose_pool", "choose_shares", "choose_votes", "pooled", "voted"]
 
 Floats = npt.NDArray[np.floating]
 _FLOOR = 1e-6
@@ -99,6 +99,19 @@ def choose_pool(opinions: Floats, truth: npt.NDArray[np.int64], *, stacking: boo
     if not weights.any():
         return equal
     return Pool(tuple(round(float(w), 4) for w in weights), geometric=True, bias=tuple(round(float(b), 4) for b in bias))
+
+
+def choose_shares(opinions: Floats, gold: npt.NDArray[np.bool_]) -> Pool:
+    """The weights of a mean under which each label's presence or absence is most likely.
+
+    Args:
+        opinions: (M, n, L) probabilities of each label on its own, of examples that no member learned from.
+        gold: (n, L) which labels hold.
+    """
+    M, n, _ = opinions.shape
+    if n < 20 or M == 1:
+        return Pool((1.0 / M,) * M)
+    return Pool(_mixture(np.where(gold, opinions, 1.0 - opinions).reshape(M, -1)))
 
 
 def _mixture(likelihoods: Floats) -> tuple[float, ...]:

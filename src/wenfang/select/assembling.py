@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from wenfang.core.errors import WenfangError
 from wenfang.core.examples import Examples, Output
-from wenfang.models.answers import classified
+from wenfang.models.answers import classified, holding, several
 from wenfang.models.base import Model
+from wenfang.models.calibration import best_threshold
 from wenfang.models.families.ensemble import Ensemble, EnsembleHyper, Member
-from wenfang.models.pooling import choose_pool, choose_votes, pooled, voted
+from wenfang.models.pooling import choose_pool, choose_shares, choose_votes, pooled, voted
 
 from .choose import Cost, Limits
 from .trial import Fitted, Run, figures_of
@@ -74,6 +75,11 @@ class _Judge:
             weights, threshold = choose_votes(of(other), [self.valid.spans[i] for i in rows])
             return voted(of(own), weights, threshold)
         opinions = np.stack([m.opinions for m in members if m.opinions is not None])
+        if self.valid.task == "multilabel":
+            gold = holding(self.labels, self.valid.label_sets)[other]
+            pool = choose_shares(opinions[:, other], gold)
+            threshold = best_threshold(pooled(opinions[:, other], pool).astype(np.float64), gold)
+            return several(self.labels, pooled(opinions[:, own], pool), threshold)
         known = other[self.truth[other] >= 0]
         pool = choose_pool(opinions[:, known], self.truth[known], stacking=True)
         return classified(self.labels, pooled(opinions[:, own], pool))

@@ -1,4 +1,4 @@
-"""Several models as one: their probabilities are averaged or stacked, their spans voted on. It costs what its members cost together.
+"""Several models as one: their probabilities are averaged or stacked, their spans voted on, their labels said from one threshold on. It costs what its members cost together.
 
 Selection puts ensembles together from what it has fitted; a person from versions of the registry. Fitting one anew fits every member.
 """
@@ -16,12 +16,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from wenfang.core.durable import write_file
-from wenfang.core.errors import Broken, Invalid
+from wenfang.core.errors import Broken, Invalid, Unsupported
 from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
-from wenfang.models.answers import classified, trainable_labels
+from wenfang.models.answers import classified, holding, several, trainable_labels
 from wenfang.models.base import Curve, DataShape, Hyper, Model
-from wenfang.models.pooling import Pool, choose_pool, choose_votes, pooled, voted
+from wenfang.models.calibration import best_threshold
+from wenfang.models.pooling import Pool, choose_pool, choose_shares, choose_votes, pooled, voted
 
 __all__ = ["Ensemble", "EnsembleHyper", "Member"]
 
@@ -45,7 +46,7 @@ class EnsembleHyper(Hyper):
 class Ensemble(Model):
     """Members that answer together."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "tagging", "matching"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"classification", "multilabel", "tagging", "matching"})
     cost_rank: ClassVar[int] = 20
     Hyper: ClassVar[type[BaseModel]] = EnsembleHyper
     hyper: EnsembleHyper
@@ -75,7 +76,7 @@ class Ensemble(Model):
             seed: for the record.
 
         Raises:
-            Invalid: `ensemble.labels-differ`, `ensemble.tasks-differ`.
+            Invalid: `ensemble.labels-differ`, `ensemble.tasks-differ`; Unsupported: `ensemble.no-task`.
         """
         model = cls(EnsembleHyper(members=tuple(hypers), combine=combine), task=members[0].task, seed=seed)
         model._join(members)
@@ -108,6 +109,8 @@ class Ensemble(Model):
 
     def _join(self, members: Sequence[Model]) -> None:
         first = members[0]
+        if self.task not in self.tasks:
+            raise Unsupported("ensemble.no-task", task=self.task, tasks=sorted(self.tasks))
         for other in members:
             if other.labels_ != first.labels_:
                 raise Invalid("ensemble.labels-differ", a=first.name, b=other.name, labels_a=len(first.labels_), labels_b=len(other.labels_))
@@ -122,6 +125,11 @@ class Ensemble(Model):
             self.pool_ = Pool(weights)
             return
         if not self.labels_:  # grades are averaged
+            return
+        if self.task == "multilabel":
+            opinions, gold = self._opinions(valid.texts), holding(self.labels_, valid.label_sets)
+            self.pool_ = choose_shares(opinions, gold)
+            self.threshold_ = best_threshold(pooled(opinions, self.pool_).astype(np.float64), gold)
             return
         number = {label: i for i, label in enumerate(self.labels_)}
         rows = [i for i, label in enumerate(valid.labels) if label in number]
@@ -151,6 +159,8 @@ class Ensemble(Model):
             return []
         if self.task == "tagging":
             return voted([m.opinion(texts) for m in self.members_], self.pool_.weights, self.threshold_)
+        if self.task == "multilabel":
+            return several(self.labels_, self.probabilities(texts), self.threshold_, top_k)
         return classified(self.labels_, self.probabilities(texts), top_k)
 
     def match(self, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1) -> list[Output]:
