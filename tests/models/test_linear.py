@@ -10,7 +10,10 @@ import pytest
 from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples
 from wenfang.models import Curve, families
+from wenfang.models.bags import Bags
 from wenfang.models.calibration import best_threshold, fit_sharpness, fit_slope, sigmoid, softmax
+from wenfang.models.gold import Gold
+from wenfang.models.ratios import contrast, label_counts, log_ratios
 
 Linear = families.get("linear")
 DATA = Path(os.environ.get("WENFANG_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "thucnews_titles"
@@ -56,7 +59,20 @@ def test_temperature_is_found():
     assert fit_sharpness(scores[:5], targets[:5], default=1.5) == 1.5
 
 
-@pytest.mark.parametrize("hyper", [{"blend": 0.0}, {"balanced": True}, {"ngram_min": 2, "ngram_max": 2}, {"min_count": 10_000}, {"sharpness": 2.0}, {"epochs": 1}])
+@pytest.mark.parametrize(
+    "hyper",
+    [
+        {"blend": 0.0},
+        {"counts": 0.0},
+        {"contrast": 0.0, "counts": 1.0},
+        {"balanced": 1.0},
+        {"balanced": 0.5},
+        {"ngram_min": 2, "ngram_max": 2},
+        {"min_count": 10_000},
+        {"sharpness": 2.0},
+        {"epochs": 1},
+    ],
+)
 def test_every_setting_gives_a_model(hyper, tmp_path):
     model = Linear(Linear.Hyper(**hyper), task="classification").fit(noisy(300))
     model.save(tmp_path)
@@ -77,8 +93,41 @@ def test_balanced_finds_the_rare():
     texts = ["".join(rng.choice("天地玄黄宇宙洪荒") for _ in range(6)) + ("稀" if rng.random() < 0.5 else "") for _ in range(2000)]
     labels = ["rare" if "稀" in t and rng.random() < 0.2 else "often" for t in texts]
     data = Examples("classification", texts, labels)
-    found = {b: sum(o.label == "rare" for o in Linear(Linear.Hyper(balanced=b), task="classification").fit(data).predict(texts)) for b in (False, True)}
-    assert found[True] > 2 * found[False] + 100
+    found = [sum(o.label == "rare" for o in Linear(Linear.Hyper(balanced=b), task="classification").fit(data).predict(texts)) for b in (0.0, 0.5, 1.0)]
+    assert found[2] > 2 * found[0] + 100
+    assert found == sorted(found)
+    assert Linear.Hyper(balanced=True).balanced == 1.0  # as recipes wrote it
+
+
+def test_log_ratios_are_those_of_frequencies():
+    bags = Bags(np.array([0, 2, 3, 4]), np.array([0, 1, 0, 1], np.int32), np.ones(4, np.float32))
+    gold = Gold.of(Examples("classification", ["甲乙", "甲", "乙"], ["a", "a", "b"], weights=[1.0, 2.0, 1.0]), ["a", "b"])
+    counts = label_counts(bags, gold, 2)
+    assert counts.tolist() == [[3.0, 0.0], [1.0, 1.0]]
+    shares, mass, lean = np.array([[0.6], [0.4]]), np.array([4.0, 1.0]), 0.2 * 2.5
+    assert log_ratios(counts) == pytest.approx(np.log((counts + lean * shares) / (mass + lean) / shares), rel=1e-6)
+    assert contrast(counts, bags, gold) == pytest.approx([np.log((4 / 6) / (1 / 3)), np.log((2 / 3) / (2 / 6))], rel=1e-6)
+
+
+def test_counts_hear_a_label_with_few_examples():
+    rng = random.Random(0)
+
+    def rows(label, marks, n):
+        return [("".join(rng.choice("天地玄黄宇宙洪荒" * 2 + marks) for _ in range(20)), label) for _ in range(n)]
+
+    sizes = {"often": 400, "seldom": 6, "rare": 4}
+    marks = {"often": "甲乙丙丁", "seldom": "子丑寅卯", "rare": "辰巳午未"}
+    train = [pair for label, n in sizes.items() for pair in rows(label, marks[label], n)]
+    fresh = [pair for label in sizes for pair in rows(label, marks[label], 100)]
+    data, test = (Examples("classification", [t for t, _ in pairs], [y for _, y in pairs]) for pairs in (train, fresh))
+    plain = {"ngram_max": 1, "contrast": 0.0, "blend": 0.0, "sharpness": 3.0}
+    without, heard = (accuracy(Linear(Linear.Hyper(counts=w, **plain), task="classification").fit(data), test) for w in (0.0, 1.0))
+    assert heard > without + 0.05
+
+
+def test_all_machines_share_one_table():
+    model = Linear(Linear.Hyper(blend=0.5, counts=0.2), task="classification").fit(noisy(300))
+    assert model.head_.table.shape == (len(model.index_), 3)
 
 
 def test_a_heavier_example_outweighs_a_lighter_one():

@@ -59,6 +59,10 @@ class Bags:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def owners(self) -> I64:
+        """The bag of each cell."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
 
 def _distinct(texts: Sequence[str], recipe: Recipe) -> tuple[U64, I64]:
     """Distinct grams and in how many of the texts each occurs."""

@@ -16,29 +16,46 @@ import numpy.typing as npt
 from .bags import Bags, sum_rows
 from .gold import Gold
 
-__all__ = ["Dense", "Head", "Prototypes", "scaled_units"]
+__all__ = ["Dense", "Head", "Prototypes", "bag_lengths", "scaled_bags", "scaled_units"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 _EXPANDED_MAX = 1 << 22
 
 
+def bag_lengths(bags: Bags, scale: F32) -> F64:
+    """Length of each bag with scaled grams, never 0, shape (n,); ``scale`` has shape (V,)."""
+    squares = (bags.values * scale[bags.rows]).astype(np.float64) ** 2
+    return np.maximum(np.sqrt(np.bincount(bags.owners(), squares, len(bags))), 1e-12)
+
+
 def scaled_units(bags: Bags, scale: F32) -> Bags:
     """The bags with scaled grams and length one; ``scale`` has shape (V,)."""
-    values = bags.values * scale[bags.rows]
-    owner = np.repeat(np.arange(len(bags)), np.diff(bags.starts))
-    lengths = np.sqrt(np.bincount(owner, values.astype(np.float64) ** 2, len(bags)))
-    return Bags(bags.starts, bags.rows, (values / np.maximum(lengths, 1e-12)[owner]).astype(np.float32))
+    return Bags(bags.starts, bags.rows, (bags.values * scale[bags.rows] / bag_lengths(bags, scale)[bags.owners()]).astype(np.float32))
+
+
+def scaled_bags(bags: Bags, scale: F32, lengths: F64) -> tuple[Bags, F32]:
+    """The bags with scaled grams, divided by ``lengths`` and one factor that makes them about one long; also ``scale`` over that factor.
+
+    Args:
+        bags: n bags.
+        scale: of the grams, shape (V,).
+        lengths: shape (n,).
+    """
+    values = bags.values * scale[bags.rows] / lengths[bags.owners()]
+    factor = float(np.sqrt(max(1e-12, float((values**2).sum())) / max(1, len(bags))))
+    return Bags(bags.starts, bags.rows, (values / factor).astype(np.float32)), (scale / factor).astype(np.float32)
 
 
 class Dense:
-    """One weight for each gram and label and head; each head reads the bag in its own scaling, at length one.
+    """One weight for each gram and label; whatever learned them, they are added up, for all read the bag divided by the same length.
 
     Args:
-        table: weights times scale, of one or two heads side by side, shape (V, L) or (V, 2 L).
-        scale: of the first head's grams, shape (V,); the second reads them as they are.
-        bias: shape (L,) or (2 L,).
+        table: shape (V, L).
+        scale: of the grams where a bag's length is measured, shape (V,).
+        bias: shape (L,).
     """
 
     format: ClassVar[Mapping[str, tuple[Any, int]]] = {"table": (np.float16, 2), "scale": (np.float32, 1), "bias": (np.float32, 1)}
@@ -46,7 +63,6 @@ class Dense:
     def __init__(self, table: npt.NDArray[np.float16], scale: F32, bias: F32) -> None:
         self.table, self.scale, self.bias = table, scale, bias
         self._wide = table.astype(np.float32)
-        self._squares = np.stack([scale**2, np.ones_like(scale)], axis=1)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What ``format`` lists."""
@@ -54,17 +70,14 @@ class Dense:
 
     def fits(self, V: int, L: int) -> bool:
         """Whether the shapes are those of V grams and L labels."""
-        W = len(self.bias)
-        return self.table.shape == (V, W) and self.scale.shape == (V,) and W in {L, 2 * L}
+        return self.table.shape == (V, L) and self.scale.shape == (V,) and self.bias.shape == (L,)
 
-    def scores(self, bags: Bags, L: int) -> F32:
+    def scores(self, bags: Bags, L: int) -> F32:  # noqa: ARG002 as the other heads
         """Shape (n, L)."""
-        lengths = np.sqrt(sum_rows(self._squares, Bags(bags.starts, bags.rows, bags.values**2)))
-        lengths[lengths == 0] = 1
         sums = sum_rows(self._wide, bags)
-        sums /= np.repeat(lengths[:, : sums.shape[1] // L], L, axis=1)
+        sums /= bag_lengths(bags, self.scale)[:, None].astype(np.float32)
         sums += self.bias
-        return sums if sums.shape[1] == L else sums[:, :L] + sums[:, L:]
+        return sums
 
 
 @dataclass(slots=True)

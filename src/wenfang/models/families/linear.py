@@ -1,10 +1,11 @@
 """Character and word n-grams under linear machines: strong on short texts, milliseconds to load, tens of microseconds to answer.
 
-Two heads see the same grams (many labels have sparse prototypes instead, see ``models/heads.py``). The *margin* head is a one-against-the-rest
-support vector machine on grams scaled by how much they tell labels apart; the *dropout* head is a softmax regression that learned with most
-grams hidden. Their scores are added and calibrated by one temperature. Where labels do not exclude each other (multilabel), the margin head
-is alone and each label is decided for itself. Source of the scaling: Wang & Manning, Baselines and Bigrams, 2012 (here the largest absolute
-log-count ratio over the labels, times the root of the inverse document frequency).
+Up to three machines learn from the same grams (many labels have sparse prototypes instead, see ``models/heads.py``). The *margin* machine is a
+one-against-the-rest support vector machine on grams scaled by how much they tell labels apart; the *dropout* machine is a softmax regression that
+learned with most grams hidden; the *counts* are log-ratios of frequencies, which hear a label with three examples as well as one with thousands.
+All read a text at one length, so their weights are added up once and an answer costs one table. Scores are calibrated by one temperature. Where
+labels do not exclude each other (multilabel), the margin machine is alone and each label is decided for itself. Source of the scaling: Wang &
+Manning, Baselines and Bigrams, 2012 (here the largest absolute log-count ratio over the labels, times a power of the inverse document frequency).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from wenfang.models.base import Curve, DataShape, Hyper, Model
 from wenfang.models.calibration import best_threshold, fit_sharpness, fit_slope, fit_tau, sigmoid, softmax
 from wenfang.models.features import GramIndex, text_blocks
 from wenfang.models.gold import Gold
-from wenfang.models.heads import Dense, Head, Prototypes, scaled_units
+from wenfang.models.heads import Dense, Head, Prototypes, bag_lengths, scaled_bags, scaled_units
 from wenfang.models.loading import LOOPS
+from wenfang.models.ratios import contrast, label_counts, log_ratios
 from wenfang.models.space import Choice, Float, Integer, Space
 from wenfang.models.weights import load_arrays, save_arrays
 
@@ -58,12 +60,13 @@ class LinearHyper(Hyper):
     min_count: int = Field(default=2, ge=1, description="a gram must stand in that many texts")
     contrast: float = Field(default=1.0, ge=0, le=2, description="power of how much a gram tells the labels apart, in its scale; 0: all alike")
     rarity: float = Field(default=0.5, ge=0, le=2, description="power of the inverse document frequency in a gram's scale")
-    c: float = Field(default=1.0, gt=0, description="weight of the margin head's loss against its margin")
-    epochs: int = Field(default=12, ge=1, le=200, description="passes of each head")
-    blend: float = Field(default=0.25, ge=0, le=10, description="share of the dropout head in the score; 0 leaves it out")
-    drop: float = Field(default=0.6, ge=0, lt=1, description="share of grams the dropout head does not see at each visit")
-    rate: float = Field(default=1.5, gt=0, description="first step of the dropout head")
-    balanced: bool = Field(default=False, description="rare labels count as much as frequent ones")
+    c: float = Field(default=1.0, gt=0, description="weight of the margin machine's loss against its margin")
+    epochs: int = Field(default=12, ge=1, le=200, description="passes of each machine")
+    blend: float = Field(default=0.25, ge=0, le=10, description="weight of the dropout machine in the score; 0 leaves it out")
+    drop: float = Field(default=0.6, ge=0, lt=1, description="share of grams the dropout machine does not see at each visit")
+    rate: float = Field(default=1.5, gt=0, description="first step of the dropout machine")
+    counts: float = Field(default=0.1, ge=0, le=10, description="weight of the log-ratios of counts in the score; 0 leaves them out")
+    balanced: float = Field(default=0.0, ge=0, le=1, description="how far rare labels are made to count as much as frequent ones; 0: as often as they come, 1: all labels alike")
     prior: dict[str, float] | Literal["uniform"] | None = Field(
         default=None, description="shares the labels will have where the model works, of some labels (the others share the rest as in train) or uniform; none: as in train"
     )
@@ -91,32 +94,34 @@ class Linear(Model):
 
     @classmethod
     def candidates(cls, shape: DataShape) -> Iterable[BaseModel]:
-        """Spread over reach of the grams, softness of the margin, and how grams are scaled: contrast misleads where labels have few examples."""
+        """Spread over reach of the grams, softness of the margin, and how grams are scaled: contrast and dropout mislead where labels have few examples."""
         least = 2 if shape.rows >= 5000 else 1
         words = 2 if shape.spaced > 0.5 else 0
-        plain = LinearHyper(min_count=least, words=words)
-        many = LinearHyper(min_count=least, words=words, contrast=0.0, c=3.0, blend=0.5)
-        scarce = LinearHyper(min_count=2, words=words, ngram_max=2, contrast=0.0, rarity=1.0, c=0.3, blend=0.0)
-        longer = LinearHyper(min_count=least, words=words, ngram_max=5 if shape.length_mean > 40 or words else 4)
+        plain = LinearHyper(min_count=least, words=words, counts=0.1 if shape.rows < 30_000 else 0.0)  # with more the others know better
+        scarce = plain.model_copy(update={"contrast": 0.0, "rarity": 1.0, "blend": 0.0, "balanced": 1.0})
         others = [
-            longer,
-            LinearHyper(min_count=least, words=words, balanced=True),
-            LinearHyper(min_count=least, words=words, rarity=1.0),
-            LinearHyper(min_count=least, words=words, c=0.3),
-            LinearHyper(min_count=least, words=words, blend=0.0),
-            LinearHyper(min_count=1 if least > 1 else 2, ngram_max=2),
+            plain.model_copy(update={"ngram_max": 5 if shape.length_mean > 40 or words else 4}),
+            plain.model_copy(update={"balanced": 1.0}),
+            plain.model_copy(update={"rarity": 1.0}),
+            plain.model_copy(update={"c": 0.3}),
+            plain.model_copy(update={"min_count": 1 if least > 1 else 2, "ngram_max": 2, "words": 0}),
         ]
+        undropped = plain.model_copy(update={"blend": 0.0})
         if shape.labels <= 20:
-            return [plain, *others]
-        first = [scarce, many, plain] if shape.length_mean > 100 else [many, plain, scarce]
-        return [*first, *others]
+            worded = [scarce.model_copy(update={"min_count": 2, "ngram_max": 1, "c": 3.0})] if words else []
+            return [plain, undropped, *worded, scarce, *others] if plain.counts else [plain, *others, undropped, *worded, scarce]
+        if shape.length_mean > 100:
+            brief = scarce.model_copy(update={"min_count": 2, "ngram_max": 2, "c": 0.3, "counts": 0.0, "balanced": 0.0})
+            return [brief, brief.model_copy(update={"balanced": 0.5}), brief.model_copy(update={"c": 1.0, "counts": 0.05, "balanced": 1.0}), scarce, plain, *others, undropped]
+        mixed = plain.model_copy(update={"rarity": 1.0, "blend": 0.1, "balanced": 1.0})
+        return [mixed, scarce.model_copy(update={"c": 3.0}), scarce, plain, *others, undropped]
 
     @classmethod
     def space(cls, shape: DataShape) -> Space:
         """Reach, scale and softness; the rest hardly matters."""
         return {
-            "ngram_max": Integer(2, 5), "words": Choice((0, 1, 2, 3) if shape.spaced > 0 else (0,)), "min_count": Integer(1, 3), "contrast": Float(0.0, 1.0), "rarity": Float(0.0, 1.5),
-            "c": Float(0.1, 10.0, log=True), "blend": Float(0.0, 1.0), "balanced": Choice((False, True)),
+            "ngram_max": Integer(1, 5), "words": Choice((0, 1, 2, 3) if shape.spaced > 0 else (0,)), "min_count": Integer(1, 3), "contrast": Float(0.0, 1.0), "rarity": Float(0.0, 1.5),
+            "c": Float(0.1, 10.0, log=True), "blend": Float(0.0, 1.0), "counts": Float(0.0, 0.2), "balanced": Float(0.0, 1.0),
         }  # fmt: skip
 
     def fit(self, train: Examples, valid: Examples | None = None, curve: Curve | None = None) -> Self:
@@ -168,9 +173,13 @@ class Linear(Model):
         shares[~free] = [prior[label] for label in np.array(self.labels_)[~free].tolist()]
         return shares / shares.sum()
 
+    def _learned(self, gold: Gold) -> F64:
+        """The share of each label as the machines met it: balanced, all are nearer to each other, shape (L,)."""
+        mass = np.maximum(gold.mass(), 1e-9) ** (1.0 - self.hyper.balanced)
+        return mass / mass.sum()
+
     def _shift(self, gold: Gold, meant: F64 | None) -> F64:
-        learned = gold.mass() / gold.mass().sum()
-        return np.zeros(gold.L) if meant is None else self.tau_ * (np.log(meant) - np.log(learned))
+        return np.zeros(gold.L) if meant is None else self.tau_ * (np.log(meant) - np.log(self._learned(gold)))
 
     def _calibrate(self, scores: F32, truth: Gold, learned: Gold, meant: F64 | None) -> None:
         """Fit what the hyper-parameters leave open on texts that were not learned from."""
@@ -184,8 +193,7 @@ class Linear(Model):
         if self.hyper.sharpness is None:
             self.sharpness_ = fit_sharpness(scores, truth.labels, default=_SHARPNESS)
         if meant is not None and self.hyper.tau is None:
-            mass = learned.mass()
-            self.tau_ = fit_tau(scores, self.sharpness_, truth.labels, learned=mass / mass.sum(), meant=meant)
+            self.tau_ = fit_tau(scores, self.sharpness_, truth.labels, learned=self._learned(learned), meant=meant)
         self.shift_ = self._shift(learned, meant)
 
     def _share_right(self, scores: F32, truth: Gold) -> float:
@@ -197,29 +205,32 @@ class Linear(Model):
 
     def _learn(self, texts: Sequence[str], gold: Gold, curve: Curve) -> None:
         h, L = self.hyper, gold.L
-        blend = 0.0 if self.task == "multilabel" else h.blend
         dense = (L <= _DENSE_LABELS_MAX or self.task == "multilabel") and L * len(texts) <= _DENSE_DUALS_MAX
-        size_max = min(_GRAMS_MAX, max(1, _CELLS_MAX // (L * (2 if blend else 1)))) if dense else _GRAMS_MAX
+        size_max = min(_GRAMS_MAX, max(1, _CELLS_MAX // L)) if dense else _GRAMS_MAX
         self.index_, counts = count_vocabulary(texts, self._recipe(), min_count=h.min_count, size_max=size_max)
         bags = self._bags(texts)
         inverse: F32 = (np.log((1.0 + len(texts)) / (1.0 + counts)) + 1.0).astype(np.float32)
-        self.head_ = self._learn_dense(bags, gold, inverse, blend, curve) if dense else self._learn_prototypes(bags, gold, inverse, curve)
+        self.head_ = self._learn_dense(bags, gold, inverse, curve) if dense else self._learn_prototypes(bags, gold, inverse, curve)
 
-    def _learn_dense(self, bags: Bags, gold: Gold, inverse: F32, blend: float, curve: Curve) -> Dense:
-        h, L = self.hyper, gold.L
-        sizes = gold.mass()
-        label_weights = sizes.sum() / (L * np.maximum(sizes, 1e-9)) if h.balanced else np.ones(L)
+    def _learn_dense(self, bags: Bags, gold: Gold, inverse: F32, curve: Curve) -> Dense:
+        h, L, one_of = self.hyper, gold.L, self.task == "classification"
+        sizes, lengths, even = gold.mass(), bag_lengths(bags, inverse), np.ones_like(inverse)
+        label_weights = (sizes.sum() / (L * np.maximum(sizes, 1e-9))) ** h.balanced
         scale: F32 = inverse ** np.float32(h.rarity)
-        if h.contrast:
-            scale *= _contrast(bags, gold, len(self.index_)) ** np.float32(h.contrast)
-        weights, bias = self._learn_margin(scaled_units(bags, scale), gold, label_weights, curve)
-        tables: list[F32] = [weights * scale[:, None]]
-        biases: list[F32] = [bias]
-        if blend:
-            weights, bias = self._learn_dropout(scaled_units(bags, np.ones_like(scale)), gold, label_weights, curve)
-            tables.append(weights * np.float32(blend))
-            biases.append(bias * np.float32(blend))
-        return Dense(np.concatenate(tables, axis=1).astype(np.float16), scale, np.concatenate(biases))
+        counts = label_counts(bags, gold, len(self.index_)) if h.contrast or (one_of and h.counts) else None
+        if counts is not None and h.contrast:
+            scale *= contrast(counts, bags, gold) ** np.float32(h.contrast)
+        units, scale = scaled_bags(bags, scale, lengths)
+        table, bias = self._learn_margin(units, gold, label_weights, curve)
+        table *= scale[:, None]
+        plain, even = scaled_bags(bags, even, lengths)
+        if one_of and h.blend:
+            weights, more = self._learn_dropout(plain, gold, label_weights, curve)
+            table += weights * (np.float32(h.blend) * even[:, None])
+            bias += np.float32(h.blend) * more
+        if one_of and h.counts and counts is not None:
+            table += log_ratios(counts) * (np.float32(h.counts) * even[:, None])
+        return Dense(table.astype(np.float16), inverse, bias)
 
     def _learn_prototypes(self, bags: Bags, gold: Gold, inverse: F32, curve: Curve) -> Prototypes:
         from wenfang.models.rivals import sharpen
@@ -331,13 +342,3 @@ class Linear(Model):
         import sys
 
         return {name: str(sys.modules[name].__version__) for name in ("numpy", "numba") if name in sys.modules}
-
-
-def _contrast(bags: Bags, gold: Gold, V: int) -> F32:
-    """How much each gram tells the labels apart: the largest absolute log-count ratio, shape (V,)."""
-    cell, label, weight = gold.pairs(bags.starts)
-    counts = np.bincount(bags.rows[cell].astype(np.int64) * gold.L + label, weight, V * gold.L).reshape(V, gold.L) + 1.0
-    total = np.bincount(bags.rows, np.repeat(gold.weights, np.diff(bags.starts)), V)
-    rest = np.maximum(total[:, None] - counts + 1.0, 0.0) + 1.0
-    ratio = np.log(counts / counts.sum(axis=0)) - np.log(rest / rest.sum(axis=0))
-    return np.abs(ratio).max(axis=1, initial=0.0).astype(np.float32)
