@@ -60,7 +60,7 @@ def main() -> None:
     line = {"set": options.set, "rows": len(train), "hyper": options.hyper, "chosen_on": best, "curve": [round(s.valid_score or 0, 4) for s in curve.steps], "cpu_s": round(cpu, 1)}
     if report is not None:
         line["dev_of_the_set"] = round(span_f1(model.predict(report.texts), report.spans), 4)
-    line |= {"wall_s": round(wall, 1), **model.found_, "int8": model.int8_, "onnx_bytes": len(model.onnx_), "texts_per_cpu_s_single": round(len(texts) / single)}
+    line |= {"wall_s": round(wall, 1), **model.found_, "width": model.width_, "onnx_bytes": len(model.onnx_), "texts_per_cpu_s_single": round(len(texts) / single)}
     print(json.dumps(line), flush=True)
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     family = families.get("transformer")
     mean = float(np.mean([len(t) + 1 for t in train.texts]))
     hyper = family.Hyper(
-        **SIZES, ngram_buckets=0, head="softmax", batch_tokens=round(ROWS * mean), epochs=STEPS * ROWS / SENTENCES, threads=1, int8=False, precision="fp32", dropout=0.1
+        **SIZES, ngram_buckets=0, head="softmax", batch_tokens=round(ROWS * mean), epochs=STEPS * ROWS / SENTENCES, threads=1, width="fp32", precision="fp32", dropout=0.1
     )
     model = family(hyper, task="tagging")
     model.fit(train, None, Curve())

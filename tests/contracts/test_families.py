@@ -15,7 +15,7 @@ from wenfang.models import Curve, DataShape, Model, families
 from wenfang.models.space import Choice
 
 HEAVY = {
-    "transformer": {"hidden": 16, "heads": 2, "ff": 32, "layers": 1, "ngram_buckets": 64, "min_count": 1, "learning_rate": 0.02, "dropout": 0.0, "threads": 1, "int8": False, "precision": "fp32", "epochs": 12, "batch_tokens": 128},
+    "transformer": {"hidden": 16, "heads": 2, "ff": 32, "layers": 1, "ngram_buckets": 64, "min_count": 1, "learning_rate": 0.02, "dropout": 0.0, "threads": 1, "width": "fp32", "precision": "fp32", "epochs": 12, "batch_tokens": 128},
     "crf": {"iterations": 5},
     "generator": {"hidden": 32, "heads": 2, "ff": 64, "layers": 1, "min_count": 1, "learning_rate": 0.01, "dropout": 0.0, "epochs": 25, "batch_tokens": 256, "max_length": 64, "max_tokens": 12},
 }  # fmt: skip

@@ -50,9 +50,9 @@ def test_softmax_head_learns_tags_and_answers_legal_spans():
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
-@pytest.mark.parametrize("int8", [False, True])
-def test_any_text_alone_or_among_others(models, task, int8):
-    model = fitted(task, int8=True, epochs=2) if int8 else models[task]
+@pytest.mark.parametrize("width", ["fp32", "fp16", "int8", "int8-static"])
+def test_any_text_alone_or_among_others(models, task, width):
+    model = models[task] if width == "fp32" else fitted(task, width=width, epochs=2)
     texts = ODD + world(task, 30, 5).texts
     together = model.predict(texts)
     for text, answer in zip(texts, together, strict=True):
@@ -162,9 +162,13 @@ def test_class_weights_and_smoothing_train():
     assert model.predict(["天好地"], top_k=2)[0].scores.keys() == {"bad", "good"}
 
 
-def test_int8_auto_stays_with_the_score():
-    exact, free = fitted("classification", epochs=4), fitted("classification", epochs=4, int8="auto")
+def test_the_width_that_is_chosen_stays_with_the_score_and_says_why():
+    exact, free = fitted("classification", epochs=4), fitted("classification", epochs=4, width="auto")
     assert share_right(free, "classification") >= share_right(exact, "classification") - 0.02
+    tried = {t["width"]: t for t in free.found_["widths"]}
+    assert tried.keys() == {"fp32", "fp16", "int8", "int8-static"}
+    assert tried[free.width_]["score"] >= tried["fp32"]["score"] - 0.002
+    assert free.refit_hyper().width == free.width_
 
 
 def test_threads_and_seed_of_the_process_stay_as_they_were():
@@ -202,11 +206,11 @@ def test_candidates_are_legal_and_small_first(tmp_path):
     assert all(Transformer.Hyper(**h.model_dump()) == h for h in found)
 
 
-@pytest.mark.parametrize("task", ["classification", "tagging"])
-def test_int8_is_verified_where_it_is_loaded(task, tmp_path):
+@pytest.mark.parametrize(("task", "width"), [("classification", "int8"), ("tagging", "int8"), ("tagging", "int8-static")])
+def test_int8_is_verified_where_it_is_loaded(task, width, tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    model = fitted(task, int8=True, epochs=2)
+    model = fitted(task, width=width, epochs=2)
     model.save(tmp_path)
     texts = world(task, 10, 6).texts
     assert Transformer.load(tmp_path, task=task, hyper=model.hyper, labels=model.labels_).predict(texts) == model.predict(texts)

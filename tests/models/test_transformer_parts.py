@@ -11,7 +11,7 @@ from wenfang.models.neural.answering import Answerer, spans_of_tokens, tokens_of
 from wenfang.models.neural.batches import Stacker, buckets, pieces_of, windows
 from wenfang.models.neural.crf_layer import CrfLayer
 from wenfang.models.neural.encoder import Encoder, EncoderShape
-from wenfang.models.neural.export import check_same, int8_of, to_onnx, torch_run
+from wenfang.models.neural.export import check_same, to_onnx, torch_run
 from wenfang.models.neural.judging import best_threshold
 from wenfang.models.neural.loop import to_tensors
 from wenfang.models.neural.objectives import ClassObjective, SigmoidObjective, TagObjective, balanced_weights, effective_weights
@@ -21,6 +21,7 @@ from wenfang.models.neural.questions import Questions, pair_windows, questions_o
 from wenfang.models.neural.session import Session
 from wenfang.models.neural.stored_tokens import tokens_from_json
 from wenfang.models.neural.tokens import PATTERNS, CharTokens, Encoded
+from wenfang.models.neural.widths import serve_in
 from wenfang.models.tags import TagSet
 
 TAGS = TagSet(("A",))
@@ -147,10 +148,10 @@ def test_spans_move_between_code_points_and_subwords():
     assert spans_of_tokens([Span(1, 3, "X")], encoded, "a bcd efg h") == (Span(2, 8, "X"),)
 
 
-def network_of(*, tagging, buckets_=40, layers=2):
+def network_of(*, tagging, buckets_=40, layers=2, hidden=16):
     torch.manual_seed(4)
     tokens = CharTokens.learn(["天地玄黄宇宙洪荒abc"], patterns=PATTERNS["tagging" if tagging else "classification"], buckets=buckets_)
-    network = Encoder(EncoderShape(len(tokens), 5, tagging, layers, 16, 2, 32, 0.1, buckets_, 0.1))
+    network = Encoder(EncoderShape(len(tokens), 5, tagging, layers, hidden, 2, 2 * hidden, 0.1, buckets_, 0.1))
     with torch.no_grad():
         for p in network.parameters():
             p.add_(torch.randn_like(p) * 0.1)
@@ -170,14 +171,49 @@ def test_our_graph_answers_as_torch_does(tagging, buckets_, layers):
     assert check_same(Session(to_onnx(network, batches[0])), network, batches) < 1e-5
 
 
-def test_int8_is_smaller_and_near():
+@pytest.mark.parametrize(("width", "apart"), [("int8", 0.1), ("int8-static", 0.15), ("fp16", 0.005)])
+def test_a_narrower_network_is_smaller_and_near(width, apart):
     network, _, _, stacker = network_of(tagging=False)
     batch = stacker.stack(np.arange(5))
     whole = to_onnx(network, batch)
-    small = int8_of(whole)
+    small = serve_in(width, whole, [batch], judge=None).onnx
     assert len(small) < len(whole)
     exact, near = Session(whole)(batch), Session(small)(batch)
-    assert np.abs(exact - near).max() < 0.1 * exact.std()
+    assert 0 < np.abs(exact - near).max() < apart * exact.std()
+
+
+def test_fixed_scales_answer_a_text_as_among_others():
+    network, _, _, stacker = network_of(tagging=False)
+    batches = [stacker.stack(np.arange(5)), *(stacker.stack(np.array([i])) for i in range(5))]
+    session = Session(serve_in("int8-static", to_onnx(network, batches[0]), batches, judge=None).onnx)
+    alone = np.concatenate([session(b) for b in batches[1:]])
+    assert session(batches[0]) == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("lost", [set(), {"int8-static"}, {"int8-static", "int8"}, {"int8-static", "int8", "fp16"}])
+def test_a_width_that_costs_score_is_not_taken(lost):
+    network, _, _, stacker = network_of(tagging=False, hidden=256)  # wide enough that int8 is surely faster
+    samples = [stacker.stack(np.arange(5)), *(stacker.stack(np.array([i])) for i in range(5))]
+    judged = []
+
+    def judge(run, budget):
+        judged.append(budget)
+        apart = np.abs(run(samples[0]) - exact).max()
+        kind = "fp32" if apart == 0 else "fp16" if apart < 1e-2 * exact.std() else "int8" if budget == 0 else "int8-static"
+        return 0.5 if kind in lost else 0.9
+
+    exact = Session(to_onnx(network, samples[0]))(samples[0])
+    served = serve_in("auto", to_onnx(network, samples[0]), samples, judge=judge)
+    assert served.width not in lost
+    assert {t["width"]: t.get("score") for t in served.tried}[served.width] == 0.9
+    if len(lost) == 3:
+        assert served.width == "fp32"
+
+
+def test_without_time_the_exact_network_is_served():
+    network, _, _, stacker = network_of(tagging=False)
+    samples = [stacker.stack(np.arange(5)), stacker.stack(np.array([0]))]
+    assert serve_in("auto", to_onnx(network, samples[0]), samples, judge=lambda *_: 1.0, texts=1000, left_s=0.0).width == "fp32"
 
 
 def asked(encoded):

@@ -50,7 +50,7 @@ def world(task, n=160, seed=1):
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 def test_round_trip(folder, task, tmp_path):
-    hyper = Transformer.Hyper(pretrained=str(folder), learning_rate=3e-3, epochs=8, batch_tokens=256, threads=1, int8=False, precision="fp32", dropout=0.0)
+    hyper = Transformer.Hyper(pretrained=str(folder), learning_rate=3e-3, epochs=8, batch_tokens=256, threads=1, width="fp32", precision="fp32", dropout=0.0)
     model = Transformer(hyper, task=task).fit(world(task), world(task, 40, 2))
     assert model.found_["onnx_difference"] < 1e-4
     fresh = world(task, 60, 3)
@@ -72,9 +72,9 @@ print([m for m in ("torch", "transformers", "onnx") if m in sys.modules])"""
 
 
 def test_int8_of_a_pretrained_network(folder):
-    hyper = Transformer.Hyper(pretrained=str(folder), epochs=1, threads=1, int8=True, precision="fp32")
+    hyper = Transformer.Hyper(pretrained=str(folder), epochs=1, threads=1, width="int8", precision="fp32")
     model = Transformer(hyper, task="classification").fit(world("classification"))
-    assert model.int8_
+    assert model.width_ == "int8"
     assert 0 <= model.predict(["天好地"])[0].score <= 1
 
 

@@ -114,7 +114,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bits(folder, tmp_path):
 def test_families_start_from_it_and_learn_new_characters(folder, task):
     from test_transformer_training import share_right, world  # 好 and 坏 are not in the language
 
-    hyper = Transformer.Hyper(pretrained=str(folder[0]), epochs=8, learning_rate=0.01, batch_tokens=128, dropout=0.0, ngram_buckets=0, threads=1, int8=False, precision="fp32")
+    hyper = Transformer.Hyper(pretrained=str(folder[0]), epochs=8, learning_rate=0.01, batch_tokens=128, dropout=0.0, ngram_buckets=0, threads=1, width="fp32", precision="fp32")
     model = Transformer(hyper, task=task).fit(world(task), world(task, 60, 2))
     assert model.found_["onnx_difference"] < 1e-4
     assert share_right(model, task) > 0.9

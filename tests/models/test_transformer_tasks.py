@@ -12,7 +12,7 @@ from wenfang.models import families
 
 Transformer = families.get("transformer")
 SMALL = {
-    "hidden": 32, "heads": 2, "ff": 64, "layers": 1, "ngram_buckets": 0, "min_count": 1, "learning_rate": 0.01, "dropout": 0.0, "token_dropout": 0.0, "threads": 1, "int8": False,
+    "hidden": 32, "heads": 2, "ff": 64, "layers": 1, "ngram_buckets": 0, "min_count": 1, "learning_rate": 0.01, "dropout": 0.0, "token_dropout": 0.0, "threads": 1, "width": "fp32",
     "precision": "fp32", "epochs": 15, "batch_tokens": 256,
 }  # fmt: skip
 LETTERS = "天地玄黄宇宙洪荒"

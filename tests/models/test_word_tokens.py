@@ -70,7 +70,7 @@ def world(task, n, seed=0):
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 def test_a_model_of_words(task, tmp_path):
     family = families.get("transformer")
-    model = family(family.Hyper.model_validate({**SMALL, "int8": False}), task=task).fit(world(task, 120), world(task, 30, 1))
+    model = family(family.Hyper.model_validate(SMALL), task=task).fit(world(task, 120), world(task, 30, 1))
     fresh = world(task, 30, 2)
     answers = model.predict(fresh.texts)
     assert [o.label for o in answers] == fresh.labels if task == "classification" else [o.spans for o in answers] == fresh.spans

@@ -14,7 +14,7 @@ SMALL = {
     "learning_rate": 0.02,
     "dropout": 0.0,
     "threads": 1,
-    "int8": False,
+    "width": "fp32",
     "precision": "fp32",
 }
 

@@ -21,7 +21,10 @@ from wenfang.core.records import Task
 
 from .space import Space
 
-__all__ = ["Curve", "DataShape", "Emit", "Hyper", "Model", "Step"]
+__all__ = ["Curve", "DataShape", "Emit", "Finding", "Hyper", "Model", "Step"]
+
+Finding = tuple[str, dict[str, Any]]
+"""A sentence: its key in the catalogue and its fields."""
 
 Emit = Callable[[int, str], None]
 """Told (index of the text, piece of its answer) while it is being generated; the pieces of a text make its answer.
@@ -241,6 +244,10 @@ class Model(ABC):
     def charge_per_million(self) -> float | None:
         """What one million requests cost where somebody else runs the model and charges for it; None: nobody does."""
         return None
+
+    def findings(self) -> list[Finding]:
+        """What its fit found out and a reader of its card should know. Default: nothing."""
+        return []
 
     def environment(self) -> Mapping[str, str]:
         """Names and versions of the libraries that shaped the result."""

@@ -23,12 +23,13 @@ from .base import Curve
 from .latent import normalised
 from .neural.batches import Batch, Stacker, pieces_of
 from .neural.encoder import Encoder, EncoderShape
-from .neural.export import check_same, int8_of, seconds_of, to_onnx, torch_run
+from .neural.export import check_same, seconds_of, to_onnx, torch_run
 from .neural.folders import is_ours, open_encoder
 from .neural.loop import Plan, Trainer
 from .neural.network import Network
 from .neural.precision import device
 from .neural.pretrained import open_pretrained
+from .neural.quantising import int8_of
 from .neural.selfcheck import made_up
 from .neural.session import Session
 from .neural.tokens import PATTERNS, CharTokens, Tokens

@@ -167,7 +167,7 @@ def _search(d: Document, w: Words) -> str:
     rows: list[tuple[str, list[str]]] = []
     for run in d["runs"]:
         params = ", ".join(f"{k}={v}" for k, v in run["params"].items())
-        said = w.sentence(run["reason"][0], run["reason"][1]) if run["reason"] else ""
+        said = " ".join(w.sentence(key, fields) for key, fields in [*([run["reason"]] if run["reason"] else []), *run["findings"]])
         rows.append(
             (
                 run["state"],

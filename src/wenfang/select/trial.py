@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from wenfang.core.errors import WenfangError
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Cancelled, Progress
-from wenfang.models.base import Curve, Model
+from wenfang.models.base import Curve, Finding, Model
 from wenfang.models.loading import load
 
 from .evaluate import Evaluation, predict_all
@@ -83,6 +83,8 @@ class Run:
     """Writing and measuring the bundle."""
     curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    findings: list[Finding] = field(default_factory=list[Finding])
+    """What the fit found out, as sentences of the catalogue."""
     metrics: dict[str, Any] = field(default_factory=dict[str, Any])
     bundled: bool = False
     size_bytes: int | None = None
@@ -106,7 +108,8 @@ class Run:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Run:
         """The run that ``document`` told of."""
-        run = cls(**{k: v for k, v in document.items() if k != "reason"})
+        run = cls(**{k: v for k, v in document.items() if k not in {"reason", "findings"}})
+        run.findings = [(key, fields) for key, fields in document["findings"]]
         run.reason = (document["reason"][0], document["reason"][1]) if document["reason"] else None
         return run
 
@@ -179,7 +182,7 @@ def try_fit(
         run.fit_s = time.monotonic() - begun - run.loading_s
         if learned.cut:
             run.state, run.note, run.reason = "stopped", "select.run-cut", ("select.run-cut", {"limit_s": round(deadline_s, 1)})
-        run.environment, run.refit_params = learned.environment, learned.refit_params
+        run.environment, run.refit_params, run.findings = learned.environment, learned.refit_params, model.findings()
         begun = time.monotonic()
         if family.remote:
             model.remember()
@@ -212,4 +215,4 @@ def _finite(value: float | None) -> float | None:
 
 def card_of(run: Run, extra: Mapping[str, Any]) -> dict[str, Any]:
     """What the bundle's card says of its making."""
-    return {"family": run.family, "run": run.name, "params": run.params, "seed": run.seed, "environment": run.environment, "valid": run.metrics, **extra}
+    return {"family": run.family, "run": run.name, "params": run.params, "seed": run.seed, "environment": run.environment, "findings": run.findings, "valid": run.metrics, **extra}

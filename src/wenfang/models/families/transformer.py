@@ -20,13 +20,13 @@ from wenfang.core.errors import Broken, Invalid
 from wenfang.core.examples import Examples, Output
 from wenfang.core.records import Task
 from wenfang.models.answers import classified, several, trainable_labels
-from wenfang.models.base import Curve, DataShape, Hyper, Model
+from wenfang.models.base import Curve, DataShape, Finding, Hyper, Model
 from wenfang.models.loading import TORCH
 from wenfang.models.neural.answering import Answerer, spans_of_tokens
 from wenfang.models.neural.paths import Transitions
 from wenfang.models.neural.questions import questions_of
 from wenfang.models.neural.selfcheck import FORMAT, verify
-from wenfang.models.neural.session import Session
+from wenfang.models.neural.session import BUDGETS, CHECKED, Session, Width, width_of
 from wenfang.models.neural.stored_tokens import tokens_from_json
 from wenfang.models.neural.tokens import Tokens
 from wenfang.models.space import Choice, Dimension, Float, Integer, Space
@@ -80,7 +80,9 @@ class TransformerHyper(Hyper):
     epochs: float = Field(10.0, gt=0, le=1000)
     decay_epochs: float | None = Field(None, gt=0, description="where the learning rate reaches zero; None: at the end")
     patience: int = Field(3, ge=1, description="epochs without a better valid score before stopping")
-    int8: bool | Literal["auto"] = Field("auto", description="int8 weights; auto: when the valid score stays and it is faster")
+    width: Width | Literal["auto"] = Field(
+        "auto", description="of the weights that are served; int8 finds its scales at each call, int8-static has learned them; auto: the fastest here that keeps the valid score"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="arithmetic of training; auto: what the machine gains by; fp16 comes with loss scaling")
     threads: int = Field(0, ge=0, le=256, description="training threads; 0: one for a small network, else the cores this process may use")
 
@@ -104,11 +106,11 @@ class Transformer(Model):
         self.onnx_: bytes = b""
         self.chain_: Transitions | None = None
         self.size_: int = self.hyper.max_length
-        self.int8_: bool = False
+        self.width_: Width = "fp32"
         self.threshold_: float = 0.5
         self.check_: dict[str, Any] | None = None
         self.found_: dict[str, Any] = {}
-        """What training found: best epoch, speed, padding, and whether int8 was taken."""
+        """What training found: best epoch, speed, padding, and what each width took."""
         self._answerer: Answerer | None = None
 
     @classmethod
@@ -164,7 +166,7 @@ class Transformer(Model):
         self.labels_ = trainable_labels(train)
         learned = fit_network(self.hyper, train, valid, labels=self.labels_, seed=self.seed, curve=curve or Curve())
         self.tokens_, self.onnx_, self.chain_ = learned.tokens, learned.onnx, learned.chain
-        self.size_, self.int8_, self.found_ = learned.size, learned.int8, learned.found
+        self.size_, self.width_, self.found_ = learned.size, learned.width, learned.found
         self.threshold_, self.check_ = learned.threshold, learned.check
         self._answerer = None
         return self
@@ -223,15 +225,14 @@ class Transformer(Model):
         if self._answerer is None:
             if self.tokens_ is None:
                 raise Broken("neural.bad-tokens", reason="not fitted")
-            # int8 scales come from the whole batch, so a text's answer would depend on its neighbours: alone, and it costs no more
-            self._answerer = Answerer(Session(self.onnx_), self.tokens_, size=self.size_, budget_tokens=0 if self.int8_ else 512)
+            self._answerer = Answerer(Session(self.onnx_), self.tokens_, size=self.size_, budget_tokens=BUDGETS[self.width_])
         return self._answerer
 
     def save(self, folder: Path) -> None:
         """``model.onnx``, ``tokens.json``, for tagging ``transitions.safetensors``, for subwords ``tokenizer.json``."""
         tokens = self._ready().tokens
         write_file(folder / "model.onnx", self.onnx_)
-        head = {"size": self.size_, "int8": self.int8_, "threshold": self.threshold_, "tokens": tokens.to_json(), "found": self.found_}
+        head = {"size": self.size_, "width": self.width_, "threshold": self.threshold_, "tokens": tokens.to_json(), "found": self.found_}
         write_file(folder / "tokens.json", json.dumps(head, ensure_ascii=True).encode())
         for name, data in tokens.files().items():
             write_file(folder / name, data)
@@ -253,7 +254,7 @@ class Transformer(Model):
         model.labels_ = labels
         try:
             head = json.loads((folder / "tokens.json").read_bytes())
-            model.size_, model.int8_, model.found_ = head["size"], head["int8"], head["found"]
+            model.size_, model.width_, model.found_ = head["size"], width_of(head["width"]), head["found"]
             model.threshold_ = float(head["threshold"])
             files = {p.name: p.read_bytes() for p in folder.glob("tokenizer.json")}
             model.tokens_ = tokens_from_json(head["tokens"], files)
@@ -266,7 +267,7 @@ class Transformer(Model):
             chain = load((folder / "transitions.safetensors").read_bytes())
             model.chain_ = Transitions(chain["start"], chain["end"], chain["step"])
         answerer = model._ready()
-        if model.int8_:
+        if model.width_ in CHECKED:
             model.check_ = load_arrays(folder / "check.safetensors", FORMAT)
             verify(answerer.run, model.check_)
         return model
@@ -276,11 +277,22 @@ class Transformer(Model):
         return TORCH
 
     def refit_hyper(self) -> BaseModel:
-        """The same with the best epoch, the schedule's end and the choice of int8 fixed."""
+        """The same with the best epoch, the schedule's end and the width fixed."""
         if not self.found_:
             return self.hyper
-        fixed = {"epochs": self.found_["best_epoch"], "decay_epochs": self.found_["decay_epochs"], "int8": self.int8_}
+        fixed = {"epochs": self.found_["best_epoch"], "decay_epochs": self.found_["decay_epochs"], "width": self.width_}
         return self.hyper.model_copy(update=fixed | ({"threshold": self.threshold_} if self.task == "multilabel" else {}))
+
+    def findings(self) -> list[Finding]:
+        """Why the weights have the width they have."""
+        told = {t["width"]: t for t in self.found_.get("widths", ())}
+        if not told or "score" not in told["fp32"]:
+            return []
+        own, whole = told[self.width_], told["fp32"]
+        fields = {"width": self.width_, "us": own["us"], "whole_us": whole["us"], "kb": own["size_bytes"] // 1024, "whole_kb": whole["size_bytes"] // 1024}
+        key = "neural.width-whole" if self.width_ == "fp32" else "neural.width-taken"
+        rest = ", ".join(f"{t['width']} {t['us']} µs" + (f" ({100 * t['score']:.2f})" if "score" in t else "") for t in told.values() if t is not own and t is not whole)
+        return [(key, {**fields, "score": round(100 * own["score"], 2), "whole_score": round(100 * whole["score"], 2), "rest": rest or "-"})]
 
     def environment(self) -> Mapping[str, str]:
         """Versions of what shaped the result."""

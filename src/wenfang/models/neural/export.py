@@ -1,19 +1,15 @@
-"""From a trained network to ONNX bytes: our graph or a traced one, int8 weights, and the proof that they answer alike. Knows nothing of tasks."""
+"""From a trained network to ONNX bytes: our graph or a traced one, and the proof that they answer alike. Knows nothing of tasks."""
 
 from __future__ import annotations
 
 import io
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnx
 import torch
-from onnx import helper
 
 from wenfang.core.errors import Broken
 
@@ -25,7 +21,7 @@ from .network import Network
 from .paths import Floats
 from .session import Session
 
-__all__ = ["TOLERANCE", "check_same", "int8_of", "seconds_of", "to_onnx", "torch_run"]
+__all__ = ["TOLERANCE", "check_same", "seconds_of", "to_onnx", "torch_run"]
 
 TOLERANCE = 1e-4
 """ONNX and torch answer within this, relative to scores above 1."""
@@ -69,22 +65,6 @@ def to_onnx(network: Network, example: Batch) -> bytes:
             network, (ids.long(), mask), file, input_names=["ids", "mask"], output_names=["scores"], dynamic_axes=axes, opset_version=TRACED_OPSET, dynamo=False
         )
     return file.getvalue()
-
-
-def int8_of(model: bytes) -> bytes:
-    """The same network with int8 weights: a quarter of the size.
-
-    Seven bits of range, scales for each channel: full range saturates on processors without VNNI and loses ten times the precision.
-    """
-    from onnxruntime import quantization
-
-    quantize: Any = quantization.quantize_dynamic  # pyright: ignore[reportUnknownVariableType]
-    whole = onnx.load_model_from_string(model)
-    helper.set_model_props(whole, {"onnx.quant.pre_process": "onnxruntime.quant"})  # shapes are inferred there for static int8; else it warns
-    with tempfile.TemporaryDirectory() as folder:
-        small = Path(folder) / "small.onnx"
-        quantize(whole, small, per_channel=True, reduce_range=True, weight_type=quantization.QuantType.QInt8, op_types_to_quantize=["MatMul", "Gather"])
-        return small.read_bytes()
 
 
 def check_same(session: Session, network: Network, batches: Sequence[Batch]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
 from wenfang.models.tags import TagSet
 
-from .answering import Run, tokens_of_spans
+from .answering import tokens_of_spans
 from .batches import Batch, Stacker, pieces_of
 from .building import build, check_vocabulary, digest_of
 from .checkpoints import Checkpoints, DamagedCheckpoint, fingerprint
 from .crf_layer import CrfLayer
-from .export import check_same, int8_of, seconds_of, to_onnx, torch_run
+from .export import check_same, to_onnx, torch_run
 from .feeds import PieceFeed
 from .folders import is_ours
 from .judging import Judge, Work, work_of
@@ -31,18 +30,19 @@ from .paths import FORBIDDEN, Transitions
 from .precision import device, precision_of
 from .questions import Questions, questions_of
 from .selfcheck import made_up
-from .session import Session
+from .session import BUDGETS, CHECKED, Session, Width
 from .tokens import Tokens
 from .torch_state import torch_state
+from .widths import serve_in
 
 __all__ = ["Learned", "fit_network"]
 
 WINDOWS_AT_MOST = 8
 """Windows of one text that training reads; answering reads all."""
 JUDGED_AT_MOST = 2000
-"""Valid texts that int8 is judged on."""
-INT8_LOSS = 0.002
-"""Valid score that int8 may cost."""
+"""Valid texts that a narrower width is judged on."""
+CALIBRATION = 64
+"""Training texts that fixed int8 scales are learned from."""
 
 
 @dataclass(slots=True)
@@ -53,11 +53,11 @@ class Learned:
     size: int
     onnx: bytes
     chain: Transitions | None
-    int8: bool
+    width: Width
     threshold: float
     """Multilabel: from which probability on a label is said."""
     check: dict[str, np.ndarray[Any, Any]] | None
-    """int8: questions that a serving machine must answer as this one did."""
+    """Of a width that processors differ in: questions that a serving machine must answer as this one did."""
     found: dict[str, Any]
 
 
@@ -112,20 +112,16 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
         difference = check_same(session, network, samples)
     found = _found(fitted, difference)
     part = None if judge is None else judge.part(JUDGED_AT_MOST)
-    small = _small(
-        hyper,
-        onnx,
-        session,
-        samples,
-        judge=None if part is None else (lambda run, budget: part(run, chain(), budget)),
-        left_s=curve.left_s(),
-        texts=0 if part is None else len(part.valid),
-    )
+    served = serve_in(
+        hyper.width, onnx, [*samples, *_calibration(stacker)], judge=None if part is None else (lambda run, budget: part(run, chain(), budget)),
+        texts=0 if part is None else len(part.valid), left_s=curve.left_s(),
+    )  # fmt: skip
+    final = Session(served.onnx)
     threshold = 0.5
     if train.task == "multilabel":
-        threshold = hyper.threshold or (0.5 if judge is None else judge.threshold(session if small is None else Session(small), 512 if small is None else 0))
-    check = None if small is None else made_up(Session(small), session, tokens)
-    return Learned(tokens, size, small or onnx, chain(), small is not None, threshold, check, found)
+        threshold = hyper.threshold or (0.5 if judge is None else judge.threshold(final, BUDGETS[served.width]))
+    check = made_up(final, session, tokens) if served.width in CHECKED else None
+    return Learned(tokens, size, served.onnx, chain(), served.width, threshold, check, found | {"widths": served.tried})
 
 
 def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int) -> str:
@@ -187,7 +183,7 @@ def _plan(hyper: Any, seed: int, score_tokens: int) -> Plan:
         fgm=hyper.fgm,
         precision=precision_of(device().type) if hyper.precision == "auto" else hyper.precision,
         reserve_s=2.0 if ours else 20.0,
-        scores_after=2 if hyper.int8 == "auto" else 0,
+        scores_after=3 if hyper.width == "auto" else 0,
         score_tokens=score_tokens,
         seed=seed,
     )
@@ -199,19 +195,10 @@ def _samples(stacker: Stacker) -> list[Batch]:
     return [stacker.stack(spread[:8]), stacker.stack(spread), *(stacker.stack(spread[i : i + 1]) for i in range(min(4, len(spread))))]
 
 
-def _small(hyper: Any, onnx: bytes, session: Session, samples: Sequence[Batch], *, judge: Callable[[Run, int], float] | None, left_s: float | None, texts: int) -> bytes | None:
-    """The int8 model if it is wanted: always, or when the valid score stays, single texts are faster, and there is time to find out."""
-    if hyper.int8 is False or (hyper.int8 == "auto" and judge is None):
-        return None
-    small = int8_of(onnx)
-    if hyper.int8 is True or judge is None:
-        return small
-    candidate = Session(small)
-    singles = samples[2:]
-    small_s, whole_s = seconds_of(candidate, singles), seconds_of(session, singles)
-    if small_s > 0.9 * whole_s or (left_s is not None and texts * (small_s + whole_s) / len(singles) > left_s):
-        return None
-    return small if judge(candidate, 0) >= judge(session, 512) - INT8_LOSS else None
+def _calibration(stacker: Stacker) -> list[Batch]:
+    spread = np.unique(np.linspace(0, len(stacker.lengths) - 1, CALIBRATION).astype(np.intp))
+    by_length = spread[np.argsort(stacker.lengths[spread], kind="stable")]
+    return [stacker.stack(by_length[i : i + 8]) for i in range(0, len(by_length), 8)]
 
 
 def _found(fitted: Fitted, difference: float) -> dict[str, Any]:
