@@ -60,6 +60,8 @@ class DataShape:
     """Code points of the texts that should be written."""
     spaced: float = 0.0
     """Share of texts in a script that writes blanks between words."""
+    guide: Path | None = None
+    """Unpacked bundle of a teacher whose hidden states a student may match."""
     upstreams: tuple[str, ...] = ()
     """Servers of the OpenAI protocol that the caller offers, as ``URL#model@VARIABLE=IN/OUT``; all but the URL may be missing."""
 

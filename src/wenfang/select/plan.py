@@ -48,12 +48,17 @@ class Plan:
                 raise Invalid("select.unknown-objective", objective=",".join(self.objectives), known=", ".join(OBJECTIVES))
 
     def recipes(self, name: str, family: type[Model], shape: DataShape) -> Iterator[BaseModel]:
-        """Recipes of a family from earlier selections; those it no longer understands, or whose pretrained directory or server is not offered now, are left out."""
+        """Recipes of a family from earlier selections; those it no longer understands, or whose pretrained directory, guide or server is not offered now, are left out."""
         offered = {str(p) for p in shape.pretrained}
         servers = {None, *(u.partition("#")[0] for u in shape.upstreams)}
         for recipe in self.earlier:
-            pretrained = recipe.params.get("pretrained")
-            if recipe.family == name and (pretrained is None or pretrained in offered) and recipe.params.get("base_url") in servers:
+            pretrained, guide = recipe.params.get("pretrained"), recipe.params.get("guide")
+            if (
+                recipe.family == name
+                and (pretrained is None or pretrained in offered)
+                and guide in {None, shape.guide and str(shape.guide)}
+                and recipe.params.get("base_url") in servers
+            ):
                 try:
                     yield family.Hyper.model_validate(recipe.params)
                 except ValidationError:

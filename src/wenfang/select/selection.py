@@ -78,6 +78,7 @@ def select(
     leaked_test_rows: Sequence[int] = (),
     card: Mapping[str, Any] | None = None,
     pretrained: Sequence[Path] = (),
+    guide: Path | None = None,
     upstreams: Sequence[str] = (),
     command: str = "",
     lang: str | None = None,
@@ -96,6 +97,7 @@ def select(
         leaked_test_rows: rows of test that also stand in train or valid.
         card: the data card, for the report.
         pretrained: local directories that families may start from.
+        guide: unpacked bundle of a teacher whose hidden states students may match.
         upstreams: servers of the OpenAI protocol that may be asked; texts go there.
         command: how to run it again, for the report.
         lang: of the report.
@@ -121,12 +123,13 @@ def select(
         "limits": limits.document(),
         **plan.document(),
         "pretrained": [str(p) for p in pretrained],
+        "guide": guide and str(guide),
         "upstreams": list(upstreams),
         "version": version("wenfang"),
     }
     journal = Journal(work, fingerprint(request, train, valid, test), clock=clock)
     search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal, test_n=len(test))
-    search.run(known, shape_of(train, pretrained, upstreams))
+    search.run(known, shape_of(train, pretrained, upstreams, guide))
     found = search.found()
     candidates, choice = choose_confirmed(search, [_candidate(f) for f in found])
     final = finish(search, choice, families=known, test=test, leaked_test_rows=leaked_test_rows)
@@ -137,7 +140,7 @@ def select(
     return Outcome(document, _verdict(document), final.bundle, final.evaluation.counts, sentences, lang, final.scrutiny.written)
 
 
-def shape_of(train: Examples, pretrained: Sequence[Path] = (), upstreams: Sequence[str] = ()) -> DataShape:
+def shape_of(train: Examples, pretrained: Sequence[Path] = (), upstreams: Sequence[str] = (), guide: Path | None = None) -> DataShape:
     """What families may know of the data."""
     lengths = [len(t) for t in train.texts]
     return DataShape(
@@ -152,6 +155,7 @@ def shape_of(train: Examples, pretrained: Sequence[Path] = (), upstreams: Sequen
         target_mean=sum(map(len, train.targets)) / max(1, len(train.targets)),
         spaced=_spaced(train.texts),
         upstreams=tuple(upstreams),
+        guide=guide,
     )
 
 

@@ -21,7 +21,7 @@ from .selection_parts import bundle_reader, bundle_writer, data_of, filled, fitt
 from .selection_records import document_of, register, report_path, what_was_tried
 from .selection_request import RunSelection
 from .services import deploy_version
-from .teaching import compare_with_teacher, taught_by
+from .teaching import compare_with_teacher, guide_of, taught_by
 
 __all__ = ["RunSelection"]
 
@@ -109,6 +109,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
         outcome = select(
             splits["train"], splits["valid"], splits["test"], families=chosen, work=work, ports=Ports(studio.host, bundle_writer(studio, version), fit, studio.progress, bundle_reader(studio)),
             plan=plan, leaked_test_rows=leaks_of(splits), card=card, pretrained=pretrained, upstreams=upstreams,
+            guide=guide_of(studio, request.teacher, request.project),
         )  # fmt: skip
     outcome.document["teacher"] = request.teacher
     if request.teacher is not None:

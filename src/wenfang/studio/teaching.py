@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from wenfang.core.examples import Examples
@@ -13,7 +14,7 @@ from .datasets import ImportDataset, imported
 from .references import find_version
 from .serving import unpack_bundle
 
-__all__ = ["compare_with_teacher", "raw_versions", "taught_by"]
+__all__ = ["compare_with_teacher", "guide_of", "raw_versions", "taught_by"]
 
 
 def raw_versions(studio: Studio, references: Sequence[str], *, text: str | None, project: str) -> list[DatasetVersion]:
@@ -38,6 +39,14 @@ def taught_by(studio: Studio, reference: str, train: Examples, *, unlabelled: Se
     version = find_version(studio, reference, project)
     _, teacher = open_bundle(unpack_bundle(version, studio.blobs, studio.home.cache), verifier=studio.verifier)
     return taught(train, teacher, unlabelled=texts, share=share, progress=studio.progress)
+
+
+def guide_of(studio: Studio, reference: str | None, project: str) -> Path | None:
+    """The unpacked bundle of a teacher whose hidden states a student may match; None: it has none."""
+    if reference is None:
+        return None
+    version = find_version(studio, reference, project)
+    return unpack_bundle(version, studio.blobs, studio.home.cache) if version.family == "transformer" and version.task != "matching" else None
 
 
 def compare_with_teacher(studio: Studio, reference: str, test: Examples, final: dict[str, Any], *, project: str, seed: int) -> tuple[str, dict[str, Any]]:

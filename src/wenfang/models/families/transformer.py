@@ -29,6 +29,7 @@ from wenfang.models.neural.selfcheck import FORMAT, verify
 from wenfang.models.neural.session import BUDGETS, CHECKED, Session, Width, width_of
 from wenfang.models.neural.stored_tokens import tokens_from_json
 from wenfang.models.neural.tokens import Tokens
+from wenfang.models.neural.vocabulary import Vocabulary
 from wenfang.models.space import Choice, Dimension, Float, Integer, Space
 from wenfang.models.tags import TagSet
 from wenfang.models.weights import load_arrays, save_arrays
@@ -46,6 +47,10 @@ class TransformerHyper(Hyper):
 
     pretrained: str | None = Field(None, description="local directory of the transformers library or of our own pre-training; None: from scratch")
     lora_rank: int = Field(0, ge=0, le=256, description="directory of the transformers library: train low-rank differences of this rank; 0: all weights")
+    vocabulary: Vocabulary = Field(
+        "whole",
+        description="directory of the transformers library: tokens to keep; characters: all single ones, and longer ones that training texts have; seen: of characters beyond ASCII only those, too",
+    )
     layers: int = Field(2, ge=0, le=24, description="own encoder")
     hidden: int = Field(128, ge=8, le=2048, description="own encoder; a multiple of heads")
     heads: int = Field(4, ge=1, le=32, description="own encoder")
@@ -66,6 +71,10 @@ class TransformerHyper(Hyper):
     aggregate: Literal["mean", "vote", "max"] = Field("mean", description="how the windows of a long text become one answer; tagging stitches them")
     threshold: float | None = Field(None, gt=0, lt=1, description="multilabel: probability from which on a label is said; None: chosen on valid")
     logit_adjustment: float = Field(0.0, ge=0, le=5, description="classification: times the log prior, added to the scores while training")
+    guide: str | None = Field(
+        None, description="unpacked bundle of a transformer whose hidden states are to be matched while learning; labels, label sets and tags of single texts"
+    )
+    guide_weight: float = Field(1.0, gt=0, le=1000, description="how much the distance to the guide's states counts beside the loss")
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="None: 1e-3 from scratch, 5e-4 after our own pre-training, 3e-5 from a directory of the transformers library, 3e-4 with lora"
     )
@@ -131,6 +140,8 @@ class Transformer(Model):
                 update={"unit": "word", "min_count": 2, "ngram_buckets": 1 << 16, "token_dropout": 0.3, "max_length": max(32, longest // 3), "epochs": min(30.0, 2 * epochs)}
             )
         yield small
+        if shape.guide is not None:
+            yield small.model_copy(update={"guide": str(shape.guide)})
         if shape.task == "tagging":  # yet with half of them hidden, and weights averaged, they help where sentences are many
             yield small.model_copy(update={"ngram_buckets": 1 << 16, "token_dropout": 0.5, "average": 0.99})
         yield small.model_copy(update={"layers": 4, "hidden": 256, "ff": 1024, "learning_rate": 5e-4})
@@ -284,15 +295,19 @@ class Transformer(Model):
         return self.hyper.model_copy(update=fixed | ({"threshold": self.threshold_} if self.task == "multilabel" else {}))
 
     def findings(self) -> list[Finding]:
-        """Why the weights have the width they have."""
+        """What was cut from the vocabulary, and why the weights have the width they have."""
+        cut = self.found_.get("vocabulary")
+        found: list[Finding] = [] if cut is None else [("neural.vocabulary-cut", dict(cut))]
+        if self.hyper.guide is not None and self.found_:
+            found.append(("neural.guided", {"weight": self.hyper.guide_weight}))
         told = {t["width"]: t for t in self.found_.get("widths", ())}
         if not told or "score" not in told["fp32"]:
-            return []
+            return found
         own, whole = told[self.width_], told["fp32"]
         fields = {"width": self.width_, "us": own["us"], "whole_us": whole["us"], "kb": own["size_bytes"] // 1024, "whole_kb": whole["size_bytes"] // 1024}
         key = "neural.width-whole" if self.width_ == "fp32" else "neural.width-taken"
         rest = ", ".join(f"{t['width']} {t['us']} µs" + (f" ({100 * t['score']:.2f})" if "score" in t else "") for t in told.values() if t is not own and t is not whole)
-        return [(key, {**fields, "score": round(100 * own["score"], 2), "whole_score": round(100 * whole["score"], 2), "rest": rest or "-"})]
+        return [*found, (key, {**fields, "score": round(100 * own["score"], 2), "whole_score": round(100 * whole["score"], 2), "rest": rest or "-"})]
 
     def environment(self) -> Mapping[str, str]:
         """Versions of what shaped the result."""

@@ -35,18 +35,22 @@ def build(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, i
         outputs: L.
 
     Raises:
-        Invalid: `neural.lora-unfit`, and what ``open_pretrained`` and ``open_encoder`` raise.
+        Invalid: `neural.lora-unfit`, `neural.vocabulary-own`, and what ``open_pretrained`` and ``open_encoder`` raise.
     """
     tagging = train.task == "tagging"
     folder = None if hyper.pretrained is None else Path(hyper.pretrained)
     if folder is not None and not is_ours(folder):
-        network, subwords, positions = open_pretrained(folder, outputs=outputs, tagging=tagging, dropout=hyper.dropout, pairs=bool(train.texts_b))
+        network, subwords, positions = open_pretrained(
+            folder, outputs=outputs, tagging=tagging, dropout=hyper.dropout, pairs=bool(train.texts_b), vocabulary=hyper.vocabulary, texts=[*train.texts, *train.texts_b]
+        )
         if hyper.lora_rank:
             network.add_adapters(folder, hyper.lora_rank)
         special = len(subwords.prefix) + len(subwords.suffix)
         return network, subwords, max(1, min(hyper.max_length, positions - special))
     if hyper.lora_rank:
         raise Invalid("neural.lora-unfit", rank=hyper.lora_rank)
+    if hyper.vocabulary != "whole":
+        raise Invalid("neural.vocabulary-own", vocabulary=hyper.vocabulary)
     pairs = bool(train.texts_b)
     grams = hyper.ngram_buckets if hyper.ngram_buckets is not None else 0 if tagging else 1 << 16
     if hyper.unit == "word":

@@ -115,9 +115,12 @@ class Encoder(Network):
         at = torch.arange(T, device=ids.device)
         between = (at[None, :] - at[:, None]).clamp(-self.shape.reach, self.shape.reach) + self.shape.reach
         hidden = torch.zeros(mask.shape, device=ids.device).masked_fill(~mask, -1e4)[:, None, None, :]
+        self.states = []
         for block, distance in zip(self.blocks, self.distance, strict=True):
             bias = distance[:, between][None] + hidden
             x = cast("Tensor", checkpoint(block, x, bias, use_reentrant=False)) if self.frugal and self.training else block(x, bias)
+            if self.watched and self.training:
+                self.states.append(x)
         x = self.norm(x)
         if self.shape.tagging:
             return self.head(x)
@@ -135,6 +138,10 @@ class Encoder(Network):
                 grams = grams.masked_fill(torch.rand(grams.shape, device=ids.device) < hide, 0)
             x = x + self.grams(grams.reshape(-1, grams.shape[-1])).view(x.shape)
         return F.dropout(x, self.shape.dropout, self.training)
+
+    def state_widths(self) -> list[int]:
+        """H of each block."""
+        return [self.shape.hidden] * self.shape.layers
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Those whose gradients touch few rows."""

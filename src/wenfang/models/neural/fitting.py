@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wenfang.core.errors import Invalid
 from wenfang.core.examples import Examples
 from wenfang.models.base import Curve
 from wenfang.models.tags import TagSet
@@ -23,6 +24,7 @@ from .crf_layer import CrfLayer
 from .export import check_same, to_onnx, torch_run
 from .feeds import PieceFeed
 from .folders import is_ours
+from .guiding import Guided, open_teacher
 from .judging import Judge, Work, work_of
 from .loop import Fitted, Plan, Trainer
 from .objectives import ClassObjective, Objective, SigmoidObjective, TagObjective, balanced_weights
@@ -96,15 +98,21 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
         check_vocabulary(hyper, tokens, questions.encoded)
         stacker = Stacker(questions.encoded, pieces_of(questions.encoded, size, at_most=WINDOWS_AT_MOST), tokens)
         objective = _objective(hyper, train, questions, stacker, work=work)
+        crf = objective.layer
+        if hyper.guide is not None:
+            if train.texts_b:
+                raise Invalid("neural.guide-pairs")
+            objective = Guided(objective, network, open_teacher(Path(hyper.guide)), texts=train.texts, stacker=stacker, strength=hyper.guide_weight)
         if objective.layer is not None:
             objective.layer.to(device())
 
         def chain() -> Transitions | None:
-            return None if work.tags is None else _chain(objective.layer, work.tags)
+            return None if work.tags is None else _chain(crf, work.tags)
 
         score = None if judge is None else (lambda: judge(torch_run(network), chain(), 4096))
         feed = PieceFeed(stacker, hyper.batch_tokens)
         fitted = Trainer(network, objective, feed, _plan(hyper, seed, 0 if judge is None else judge.tokens_count()), curve, checkpoints).run(score)
+        network.states = []
         network.to("cpu").merge()
         samples = _samples(stacker)
         onnx = to_onnx(network, samples[0])
@@ -121,15 +129,25 @@ def _fit(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[st
     if train.task == "multilabel":
         threshold = hyper.threshold or (0.5 if judge is None else judge.threshold(final, BUDGETS[served.width]))
     check = made_up(final, session, tokens) if served.width in CHECKED else None
-    return Learned(tokens, size, served.onnx, chain(), served.width, threshold, check, found | {"widths": served.tried})
+    return Learned(tokens, size, served.onnx, chain(), served.width, threshold, check, found | network.told | {"widths": served.tried})
 
 
 def _request(hyper: Any, train: Examples, valid: Examples | None, *, labels: list[str], seed: int) -> str:
     """What shapes the fit: a checkpoint of anything else is not taken up."""
     data = [[e.task, e.texts, e.labels, e.spans, e.weights, e.texts_b, e.label_sets, e.grades] for e in (train, valid) if e is not None]
     folder = None if hyper.pretrained is None else digest_of(Path(hyper.pretrained))
+    guide = None if hyper.guide is None else digest_of(Path(hyper.guide))
     return fingerprint(
-        {"pretrained": folder, "hyper": hyper.model_dump(mode="json"), "data": data, "labels": labels, "seed": seed, "torch": torch.__version__, "device": device().type}
+        {
+            "pretrained": folder,
+            "guide": guide,
+            "hyper": hyper.model_dump(mode="json"),
+            "data": data,
+            "labels": labels,
+            "seed": seed,
+            "torch": torch.__version__,
+            "device": device().type,
+        }
     )
 
 

@@ -1,6 +1,6 @@
 """Our encoder as an ONNX graph, written operator by operator from its weights: a tenth of a second where tracing takes six or more.
 
-Knows nothing of training. Standard operators only (opset 20), batch and length free.
+Knows nothing of training. Standard operators only (opset 20), batch and length free; what layer i hands on is named ``state_i``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _block(w: _Writer, x: str, bias: str, i: int, *, shape: EncoderShape, weight
     joined = w.op("Reshape", w.op("Transpose", seen, perm=[0, 2, 1, 3]), w.number(0, 0, H))
     x = w.op("Add", x, w.linear(joined, f"{name}.out", weights))
     inner = w.op("Gelu", w.linear(w.norm(x, f"{name}.ff_norm", weights), f"{name}.up", weights))
-    return w.op("Add", x, w.linear(inner, f"{name}.down", weights))
+    return w.op("Add", x, w.linear(inner, f"{name}.down", weights), name=f"state_{i}")
 
 
 def _pool(w: _Writer, x: str, inputs: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 __all__ = ["Network"]
@@ -9,6 +11,15 @@ __all__ = ["Network"]
 
 class Network(nn.Module):
     """Scores of a batch: ``forward(ids, mask, grams)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[str, Any] = {}
+        """What was done to it before training, for those who read of the model."""
+        self.watched = False
+        """Keep what each layer hands on while learning."""
+        self.states: list[Tensor] = []
+        """Of each layer, lowest first, shape (B, T, H)."""
 
     def scores(self, ids: Tensor, mask: Tensor, grams: Tensor | None) -> Tensor:
         """Class scores (B, L) or tag scores (B, T, L) in fp32.
@@ -20,6 +31,10 @@ class Network(nn.Module):
         """
         given: Tensor = self(ids, mask, grams)
         return given.float()
+
+    def state_widths(self) -> list[int]:
+        """H of each layer whose states it keeps when it is watched."""
+        return []
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Those whose gradients touch few rows."""

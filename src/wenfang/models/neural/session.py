@@ -58,6 +58,10 @@ class Session:
         arrays: dict[str, Any] = {"ids": batch.ids, "mask": batch.mask, "grams": batch.grams}
         return {name: arrays[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
 
+    def every(self, batch: Batch) -> list[Floats]:
+        """All outputs of a batch."""
+        return self._session.run(None, self.given(batch))
+
     def __call__(self, batch: Batch) -> Floats:
         """Scores of a batch."""
         return cast("Floats", self._session.run(None, self.given(batch))[0])
