@@ -10,7 +10,7 @@ from wenfang.core.examples import Span
 from wenfang.models.neural.answering import Answerer, spans_of_tokens, tokens_of_spans
 from wenfang.models.neural.batches import Stacker, buckets, pieces_of, windows
 from wenfang.models.neural.crf_layer import CrfLayer
-from wenfang.models.neural.encoder import Encoder, EncoderShape
+from wenfang.models.neural.encoder import Encoder, EncoderShape, wave_lengths, waves_of
 from wenfang.models.neural.export import check_same, to_onnx, torch_run
 from wenfang.models.neural.judging import best_threshold
 from wenfang.models.neural.loop import to_tensors
@@ -148,10 +148,10 @@ def test_spans_move_between_code_points_and_subwords():
     assert spans_of_tokens([Span(1, 3, "X")], encoded, "a bcd efg h") == (Span(2, 8, "X"),)
 
 
-def network_of(*, tagging, buckets_=40, layers=2, hidden=16):
+def network_of(*, tagging, buckets_=40, layers=2, hidden=16, signed=False):
     torch.manual_seed(4)
     tokens = CharTokens.learn(["天地玄黄宇宙洪荒abc"], patterns=PATTERNS["tagging" if tagging else "classification"], buckets=buckets_)
-    network = Encoder(EncoderShape(len(tokens), 5, tagging, layers, hidden, 2, 2 * hidden, 0.1, buckets_, 0.1))
+    network = Encoder(EncoderShape(len(tokens), 5, tagging, layers, hidden, 2, 2 * hidden, 0.1, buckets_, 0.1, signed=signed))
     with torch.no_grad():
         for p in network.parameters():
             p.add_(torch.randn_like(p) * 0.1)
@@ -164,11 +164,30 @@ def network_of(*, tagging, buckets_=40, layers=2, hidden=16):
 
 @pytest.mark.parametrize("tagging", [True, False])
 @pytest.mark.parametrize("buckets_", [0, 40])
-@pytest.mark.parametrize("layers", [0, 2])
-def test_our_graph_answers_as_torch_does(tagging, buckets_, layers):
-    network, _, _, stacker = network_of(tagging=tagging, buckets_=buckets_, layers=layers)
+@pytest.mark.parametrize(("layers", "signed"), [(0, False), (2, False), (2, True)])
+def test_our_graph_answers_as_torch_does(tagging, buckets_, layers, signed):
+    network, _, _, stacker = network_of(tagging=tagging, buckets_=buckets_, layers=layers, signed=signed)
     batches = [stacker.stack(np.arange(5)), *(stacker.stack(np.array([i])) for i in range(5))]
     assert check_same(Session(to_onnx(network, batches[0])), network, batches) < 1e-5
+
+
+def test_signed_attention_is_that_of_its_definition():
+    """Scores by the sums of the paper, written out for each pair of tokens."""
+    network = network_of(tagging=True, buckets_=0, layers=1, signed=True)[0]
+    block, T, D = network.blocks[0], 9, 8
+    x = torch.randn(1, T, 16)
+    waves = waves_of(torch.arange(T), network.shape)
+    q, k, v = block.qkv(block.attention_norm(x)).view(1, T, 3, 2, D).permute(2, 0, 3, 1, 4)
+    scores = torch.zeros(1, 2, T, T)
+    for i, j in itertools.product(range(T), range(T)):
+        angle = (i - j) * torch.tensor(wave_lengths(network.shape))
+        far = torch.cat([angle.sin(), angle.cos()])
+        scores[:, :, i, j] = (q[:, :, i] * k[:, :, j]).sum(-1) + (q[:, :, i] * far).sum(-1) + (block.places[:, 0] * far).sum(-1)
+    seen = (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(1, T, 16)
+    mixed = x + block.out(seen)
+    wanted = mixed + block.down(torch.nn.functional.gelu(block.up(block.ff_norm(mixed))))
+    block.eval()
+    assert torch.allclose(block(x, torch.zeros(1, 1, T, T), waves), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("width", "apart"), [("int8", 0.1), ("int8-static", 0.15), ("fp16", 0.005)])

@@ -59,6 +59,9 @@ class TransformerHyper(Hyper):
     min_count: int = Field(2, ge=1, description="own encoder: rarer characters are unknown")
     head: Literal["crf", "softmax"] = Field("crf", description="tagging")
     unit: Literal["character", "word"] = Field("character", description="own encoder from scratch: what a token is; words suit scripts that write blanks between them")
+    attention: Literal["bias", "signed"] = Field(
+        "bias", description="own encoder from scratch: bias: scaled scores and a learned bias by signed distance; signed: unscaled, and content meets signed distances, too (TENER)"
+    )
     max_length: int = Field(256, ge=4, le=8192, description="tokens read at once; longer texts are read in windows")
     dropout: float = Field(0.3, ge=0, lt=1)
     token_dropout: float = Field(0.3, ge=0, lt=1, description="own encoder: share of characters and n-grams hidden while training")
@@ -99,6 +102,8 @@ class TransformerHyper(Hyper):
     def _whole_heads(self) -> Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if self.attention == "signed" and self.hidden // self.heads % 2:
+            raise ValueError(f"signed attention needs an even width of heads, and hidden ({self.hidden}) over heads ({self.heads}) is odd")
         return self
 
 

@@ -57,13 +57,39 @@ def build(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, i
         if folder is not None:
             raise Invalid("neural.words-unfit", path=str(folder))
         words = WordTokens.learn([*train.texts, *train.texts_b], min_count=hyper.min_count, buckets=grams)
-        shape = EncoderShape(len(words), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout, pairs=pairs)
+        shape = EncoderShape(
+            len(words),
+            outputs,
+            tagging,
+            hyper.layers,
+            hyper.hidden,
+            hyper.heads,
+            hyper.ff,
+            hyper.dropout,
+            grams,
+            hyper.token_dropout,
+            pairs=pairs,
+            signed=hyper.attention == "signed",
+        )
         return Encoder(shape), words, hyper.max_length
     tokens = CharTokens.learn([*train.texts, *train.texts_b], min_count=hyper.min_count)
     start = None if folder is None else open_encoder(folder)
     tokens = CharTokens((tokens if start is None else start.widened(tokens.chars)).chars, patterns=PATTERNS["tagging" if tagging else "classification"], buckets=grams)
     if start is None:
-        shape = EncoderShape(len(tokens), outputs, tagging, hyper.layers, hyper.hidden, hyper.heads, hyper.ff, hyper.dropout, grams, hyper.token_dropout, pairs=pairs)
+        shape = EncoderShape(
+            len(tokens),
+            outputs,
+            tagging,
+            hyper.layers,
+            hyper.hidden,
+            hyper.heads,
+            hyper.ff,
+            hyper.dropout,
+            grams,
+            hyper.token_dropout,
+            pairs=pairs,
+            signed=hyper.attention == "signed",
+        )
         return Encoder(shape), tokens, hyper.max_length
     shape = replace(
         start.shape, vocabulary=len(tokens), outputs=outputs, tagging=tagging, dropout=hyper.dropout, gram_buckets=grams, token_dropout=hyper.token_dropout, pairs=pairs

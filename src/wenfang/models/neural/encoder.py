@@ -1,9 +1,10 @@
 """Our own small encoder: pre-norm attention over characters and hashed n-grams, with a head for classes or tags. Knows nothing of texts or training.
 
 Positions are a learned bias on the attention scores by signed distance (clipped), for each layer and head: direction matters for
-tagging, any length works, and the exported graph needs no position table.
+tagging, any length works, and the exported graph needs no position table. With ``signed`` the content of a token meets distances, too (sinusoids
+of the signed distance, without a limit), and scores are not scaled down.
 
-Source: Vaswani et al. 2017; pre-norm: Xiong et al. 2020; relative bias: Raffel et al. 2020, section 2.1.
+Source: Vaswani et al. 2017; pre-norm: Xiong et al. 2020; relative bias: Raffel et al. 2020, section 2.1; signed: Yan et al. 2019 (TENER), section 3.2.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 from .network import Network
 from .tokens import CLS, UNK
 
-__all__ = ["Block", "Encoder", "EncoderShape"]
+__all__ = ["Block", "Encoder", "EncoderShape", "wave_lengths", "waves_of"]
 
 REACH = 32
 """Distances beyond this share one bias."""
@@ -44,6 +45,8 @@ class EncoderShape:
     reach: int = REACH
     pairs: bool = False
     """Two texts with a separator, compared by the head."""
+    signed: bool = False
+    """What a token looks for depends on how far away and on which side it is; sharper attention."""
 
     def to_dict(self) -> dict[str, Any]:
         """The sizes by name."""
@@ -59,17 +62,22 @@ class Block(nn.Module):
         self.heads = shape.heads
         self.dropout = shape.dropout
         self.attention_norm = nn.LayerNorm(H)
+        self.places = nn.Parameter(torch.zeros(shape.heads, 1, H // shape.heads)) if shape.signed else None
+        """What every token looks for by distance alone, shape (heads, 1, D)."""
         self.qkv = nn.Linear(H, 3 * H)
         self.out = nn.Linear(H, H)
         self.ff_norm = nn.LayerNorm(H)
         self.up = nn.Linear(H, shape.ff)
         self.down = nn.Linear(shape.ff, H)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """States (B, T, H) and score bias (B, heads, T, T) to states."""
+    def forward(self, x: Tensor, bias: Tensor, waves: Tensor) -> Tensor:
+        """States (B, T, H), score bias (B, heads, T, T) and ``waves_of`` positions to states."""
         B, T, H = x.shape
         q, k, v = self.qkv(self.attention_norm(x)).view(B, T, 3, self.heads, H // self.heads).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=self.dropout if self.training else 0.0)
+        scale = None
+        if self.places is not None:
+            bias, scale = bias + _turned(q + self.places, waves) @ waves.T, 1.0
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=self.dropout if self.training else 0.0, scale=scale)
         x = x + F.dropout(self.out(seen.transpose(1, 2).reshape(B, T, H)), self.dropout, self.training)
         return x + F.dropout(self.down(F.gelu(self.up(self.ff_norm(x)))), self.dropout, self.training)
 
@@ -116,9 +124,10 @@ class Encoder(Network):
         between = (at[None, :] - at[:, None]).clamp(-self.shape.reach, self.shape.reach) + self.shape.reach
         hidden = torch.zeros(mask.shape, device=ids.device).masked_fill(~mask, -1e4)[:, None, None, :]
         self.states = []
+        waves = waves_of(at, self.shape)
         for block, distance in zip(self.blocks, self.distance, strict=True):
             bias = distance[:, between][None] + hidden
-            x = cast("Tensor", checkpoint(block, x, bias, use_reentrant=False)) if self.frugal and self.training else block(x, bias)
+            x = cast("Tensor", checkpoint(block, x, bias, waves, use_reentrant=False)) if self.frugal and self.training else block(x, bias, waves)
             if self.watched and self.training:
                 self.states.append(x)
         x = self.norm(x)
@@ -158,6 +167,27 @@ class Encoder(Network):
     def save_memory(self) -> None:
         """Compute each block again going back."""
         self.frugal = True
+
+
+def wave_lengths(shape: EncoderShape) -> list[float]:
+    """Radians of one position for each pair of dimensions of a head."""
+    D = shape.hidden // shape.heads
+    return [10000.0 ** (-2 * i / D) for i in range(D // 2)]
+
+
+def waves_of(at: Tensor, shape: EncoderShape) -> Tensor:
+    """Sines, then cosines of positions (T,), shape (T, D); empty unless ``signed``."""
+    if not shape.signed:
+        return at.new_zeros(0, dtype=torch.float32)
+    angle = at[:, None].float() * torch.tensor(wave_lengths(shape), device=at.device)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def _turned(q: Tensor, waves: Tensor) -> Tensor:
+    """Each token's vector turned by its position, so that its product with a position's waves is one with the waves of their signed distance."""
+    a, b = q.chunk(2, dim=-1)
+    sine, cosine = waves.chunk(2, dim=-1)
+    return torch.cat([b * sine - a * cosine, a * sine + b * cosine], dim=-1)
 
 
 def _looks(shape: EncoderShape) -> Tensor:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnx import TensorProto, checker, helper, numpy_helper
 from onnx.onnx_ml_pb2 import ModelProto, NodeProto
 
-from .encoder import EncoderShape
+from .encoder import EncoderShape, wave_lengths
 from .tokens import CLS
 
 __all__ = ["OPSET", "encoder_graph"]
@@ -69,9 +69,10 @@ def encoder_graph(shape: EncoderShape, weights: Mapping[str, Array]) -> ModelPro
         x = w.op("Add", x, w.op("ReduceSum", votes, w.number(2), keepdims=0))
     inputs = x
     between, hidden = _distances(w, shape), _hidden(w)
+    waves = _waves(w, shape) if shape.signed else None
     for i in range(shape.layers):
         distance = w.op("Gather", w.weight(f"distance.{i}", weights["distance"][i]), between, axis=1)  # (heads, T, T)
-        x = _block(w, x, w.op("Add", w.op("Unsqueeze", distance, w.number(0)), hidden), i, shape=shape, weights=weights)
+        x = _block(w, x, w.op("Add", w.op("Unsqueeze", distance, w.number(0)), hidden), i, shape=shape, weights=weights, waves=waves)
     x = w.norm(x, "norm", weights)
     scores = w.linear(x if shape.tagging else _compare(w, x, side) if shape.pairs else _pool(w, x, inputs), "head", weights)
     w.op("Identity", scores, name="scores")
@@ -81,7 +82,7 @@ def encoder_graph(shape: EncoderShape, weights: Mapping[str, Array]) -> ModelPro
 def _distances(w: _Writer, shape: EncoderShape) -> str:
     """Clipped signed distances as table rows, (T, T)."""
     length = w.op("Gather", w.op("Shape", "ids"), w.weight("one", np.array(1, np.int64)))
-    at = w.op("Range", w.weight("zero", np.array(0, np.int64)), length, w.weight("one", np.array(1, np.int64)))
+    at = w.op("Range", w.weight("zero", np.array(0, np.int64)), length, w.weight("one", np.array(1, np.int64)), name="positions")
     apart = w.op("Sub", w.op("Unsqueeze", at, w.number(0)), w.op("Unsqueeze", at, w.number(1)))
     reach = w.weight("reach", np.array(shape.reach, np.int64))
     clipped = w.op("Clip", apart, w.weight("reach_low", np.array(-shape.reach, np.int64)), reach)
@@ -94,13 +95,32 @@ def _hidden(w: _Writer) -> str:
     return w.op("Unsqueeze", padded, w.number(1, 2))
 
 
-def _block(w: _Writer, x: str, bias: str, i: int, *, shape: EncoderShape, weights: Mapping[str, Array]) -> str:
+def _waves(w: _Writer, shape: EncoderShape) -> tuple[str, str]:
+    """Sines and cosines of positions, (T, D / 2) each."""
+    at = w.op("Cast", "positions", to=TensorProto.FLOAT)
+    angle = w.op("Mul", w.op("Unsqueeze", at, w.number(1)), w.weight("wave_lengths", np.array(wave_lengths(shape), np.float32)))
+    return w.op("Sin", angle), w.op("Cos", angle)
+
+
+def _by_distance(w: _Writer, q: str, waves: tuple[str, str], D: int) -> str:
+    """Scores of what each token looks for by signed distance, (B, heads, T, T)."""
+    sine, cosine = waves
+    a, b = (w.op("Slice", q, w.number(j * D // 2), w.number((j + 1) * D // 2), w.number(3)) for j in range(2))
+    one = w.op("Sub", w.op("Mul", b, sine), w.op("Mul", a, cosine))
+    two = w.op("Add", w.op("Mul", a, sine), w.op("Mul", b, cosine))
+    return w.op("MatMul", w.op("Concat", one, two, axis=-1), w.op("Transpose", w.op("Concat", sine, cosine, axis=-1), perm=[1, 0]))
+
+
+def _block(w: _Writer, x: str, bias: str, i: int, *, shape: EncoderShape, weights: Mapping[str, Array], waves: tuple[str, str] | None) -> str:
     name = f"blocks.{i}"
     H, heads = shape.hidden, shape.heads
     qkv = w.linear(w.norm(x, f"{name}.attention_norm", weights), f"{name}.qkv", weights)
     parts = w.op("Transpose", w.op("Reshape", qkv, w.number(0, 0, 3 * heads, H // heads)), perm=[0, 2, 1, 3])  # (B, 3 heads, T, D)
     q, k, v = (w.op("Slice", parts, w.number(j * heads), w.number((j + 1) * heads), w.number(1)) for j in range(3))
-    product = w.op("MatMul", w.op("Mul", q, w.scalar((H // heads) ** -0.5)), w.op("Transpose", k, perm=[0, 1, 3, 2]))
+    if waves is not None:
+        bias = w.op("Add", bias, _by_distance(w, w.op("Add", q, w.weight(f"{name}.places", weights[f"{name}.places"])), waves, H // heads))
+    scaled = q if waves is not None else w.op("Mul", q, w.scalar((H // heads) ** -0.5))
+    product = w.op("MatMul", scaled, w.op("Transpose", k, perm=[0, 1, 3, 2]))
     seen = w.op("MatMul", w.op("Softmax", w.op("Add", product, bias), axis=-1), v)
     joined = w.op("Reshape", w.op("Transpose", seen, perm=[0, 2, 1, 3]), w.number(0, 0, H))
     x = w.op("Add", x, w.linear(joined, f"{name}.out", weights))
