@@ -93,7 +93,7 @@ class World:
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(HERE.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         self.root = Path(tempfile.mkdtemp(prefix="wfb"))
         home = Home(self.root).prepare()
-        (self.root / "wenfang.toml").write_text("[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in (settings or {}).items()))
+        (self.root / "wenfang.toml").write_text("[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in {"cache_bytes": 0, "grpc_port": 0, **(settings or {})}.items()))
         sockets = [str(replica_socket(home.run, "mv_bench", i)) for i in range(replicas)]
         start = time.perf_counter()
         self.replicas = [spawn(entry, {"kind": kind, "socket": s, "name": "bench:1", **more}, self.root / f"replica{i}.log") for i, s in enumerate(sockets)]

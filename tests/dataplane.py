@@ -258,7 +258,7 @@ class DataPlane(Tree):
         self.services = services or {"intent": ("pj_1", next(iter(self.models)))}
         self.epoch = 0
         self.port = free_port()
-        toml = "[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in {"gateways": gateways, "grpc_port": 0, **(settings or {})}.items())
+        toml = "[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in {"gateways": gateways, "grpc_port": 0, "cache_bytes": 0, **(settings or {})}.items())
         super().__init__((), toml)
         self.write_routes()
         for model in self.models:

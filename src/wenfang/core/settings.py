@@ -46,6 +46,8 @@ class Serve(Section):
     replicas: int = Field(0, ge=0, le=256, description="replicas of a service that does not say; 0 = one per core")
     batch_max: int = Field(8, ge=1, le=1024, description="texts in one batch at most; measured down at load")
     queue_max: int = Field(1024, ge=1, description="texts waiting per model version before 429")
+    cache_bytes: int = Field(32 << 20, ge=0, description="texts and answers each gateway keeps for questions that come again; 0: every text is asked")
+    cache_ttl_s: float = Field(0.0, ge=0, description="an answer older than this is not given again; 0: as long as its model version serves")
     deadline_s: float = Field(10.0, gt=0, description="a request that waits longer gets 504 as its protocol says it")
     body_max_bytes: int = Field(4 << 20, ge=1024, description="body of a prediction; more is 413")
     upload_max_bytes: int = Field(4 << 30, ge=1024, description="body of an upload; more is 413")

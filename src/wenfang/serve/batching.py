@@ -12,9 +12,10 @@ from typing import Any
 from wenfang.core.conversation import Generation
 from wenfang.core.examples import Output
 
+from .cache import Key
 from .costs import CostCurve
 
-__all__ = ["WINDOW", "Item", "Ticket", "choose"]
+__all__ = ["WINDOW", "Item", "Ticket", "choose", "still_wanted"]
 
 WINDOW = 128
 """Waiting texts that are looked at for one batch."""
@@ -79,9 +80,9 @@ class Ticket:
 
 
 class Item:
-    """One waiting text."""
+    """One waiting text, and everybody who waits for its answer."""
 
-    __slots__ = ("attempts", "index", "length", "text", "text_b", "ticket")
+    __slots__ = ("also", "attempts", "gone", "index", "key", "length", "release", "text", "text_b", "ticket")
 
     def __init__(self, text: str, index: int, ticket: Ticket, text_b: str = "") -> None:
         self.text = text
@@ -90,6 +91,46 @@ class Item:
         self.index = index
         self.ticket = ticket
         self.attempts = 0
+        self.key: Key | None = None
+        """Where its answer may be shared."""
+        self.also: list[tuple[Ticket, int]] = []
+        """Requests that asked the same later, and the number of the text in them."""
+        self.release: Callable[[Item], None] | None = None
+        """Told when it is dropped because nobody waits any more."""
+        self.gone = False
+
+    def wanted(self) -> bool:
+        """Whether anybody still waits; when only those who came later do, the first of them takes its place."""
+        while self.ticket.over:
+            if not self.also:
+                return False
+            self.ticket, self.index = self.also.pop(0)
+        return True
+
+    def answer(self, output: Output) -> None:
+        """Tell everybody."""
+        self.ticket.answer(self.index, output)
+        for ticket, index in self.also:
+            ticket.answer(index, output)
+
+    def fail(self, error: Exception) -> None:
+        """Everybody's request fails."""
+        self.ticket.fail(error)
+        for ticket, _ in self.also:
+            ticket.fail(error)
+
+
+def still_wanted(waiting: list[Item]) -> list[Item]:
+    """Those somebody waits for; the others are gone, and whoever would share their answer is told."""
+    kept: list[Item] = []
+    for item in waiting:
+        if item.wanted():
+            kept.append(item)
+        else:
+            item.gone = True
+            if item.release is not None:
+                item.release(item)
+    return kept
 
 
 def choose(waiting: list[Item], curve: CostCurve, limit: int) -> list[Item]:
@@ -106,7 +147,7 @@ def choose(waiting: list[Item], curve: CostCurve, limit: int) -> list[Item]:
     Cost: O(W log W) for a window of W ≤ 128 texts.
     """
     if any(item.ticket.over for item in waiting[:WINDOW]):
-        waiting[:] = [item for item in waiting if not item.ticket.over]
+        waiting[:] = still_wanted(waiting)
     if not waiting:
         return []
     limit = min(limit, curve.batch_max)

@@ -20,9 +20,11 @@ from wenfang.core.conversation import Generation
 from wenfang.core.errors import BY_STATUS, Broken, Busy
 from wenfang.core.frames import FRAME_MAX_BYTES, pack
 
-from .batching import Item, Ticket, choose
+from .batching import Item, Ticket, choose, still_wanted
+from .cache import AnswerCache
 from .costs import CostCurve
 from .figures import PoolFigures
+from .sharing import Sharing
 from .wire import Answer, Ask, Cancel, Hello, Piece
 
 __all__ = ["Limits", "Pool"]
@@ -208,13 +210,16 @@ class Pool:
         version: ``name:number``, for people.
         sockets: paths of its replicas' sockets; they may not exist yet.
         limits: queue, batch and deadline.
+        cache: of answers, shared with other pools; None: every text is asked.
     """
 
-    def __init__(self, model: str, version: str, sockets: Sequence[str], limits: Limits) -> None:
+    def __init__(self, model: str, version: str, sockets: Sequence[str], limits: Limits, cache: AnswerCache | None = None) -> None:
         self.model = model
         self.version = version
         self.limits = limits
         self.figures = PoolFigures()
+        self.sharing = Sharing(cache, model) if cache is not None else None
+        self._steady = False
         self.loop = asyncio.get_running_loop()
         self.hello_decoder = msgspec.msgpack.Decoder(Hello)
         self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
@@ -266,6 +271,7 @@ class Pool:
     def replica_ready(self, replica: _Replica) -> None:
         """It said hello."""
         self._some_ready.set()
+        self._steady = replica.hello is not None and replica.hello.steady
         self._free.append(replica)
         self._dispatch_soon()
 
@@ -279,9 +285,10 @@ class Pool:
         for item in batch:
             item.attempts += 1
             if item.attempts > 1 or item.ticket.written:
-                item.ticket.fail(Broken("serve.replica-died", model=self.version))
-            elif not item.ticket.over:
+                self._fail(item, Broken("serve.replica-died", model=self.version))
+            else:
                 again.append(item)
+        again = still_wanted(again)
         self.figures.retried += len(again)
         self.waiting[:0] = again
         self._dispatch_soon()
@@ -302,12 +309,19 @@ class Pool:
         figures.last_at = time.time()
         for i, (item, output) in enumerate(zip(batch, answer.outputs, strict=True)):
             if output is not None:
-                item.ticket.answer(item.index, output)
+                item.answer(output)
+                if self.sharing is not None:
+                    self.sharing.over(item, output)
             else:
                 error = answer.errors.get(i, {"status": 500, "code": "serve.model-failed", "fields": {"model": self.version, "kind": "?"}})
-                item.ticket.fail(BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"]))
+                self._fail(item, BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"]))
         if self._closing:
             self._check_idle()
+
+    def _fail(self, item: Item, error: Exception) -> None:
+        item.fail(error)
+        if self.sharing is not None:
+            self.sharing.over(item)
 
     def piece_arrived(self, batch: list[Item], piece: Piece, now: float) -> None:
         """Hand a piece out. It is a sign of life for the whole batch."""
@@ -328,8 +342,9 @@ class Pool:
         options: Generation | None = None,
         on_piece: Callable[[int, str], None] | None = None,
         deadline_s: float | None = None,
+        fresh: bool = False,
     ) -> Ticket:
-        """Queue a request; ``done`` is called once, later, with its answers or its error. A batch is of texts or of pairs, of generation or not.
+        """Queue a request; ``done`` is called once, at once if everything is known, else later, with its answers or its error. A batch is of texts or of pairs, of generation or not.
 
         Args:
             texts: B strings.
@@ -339,6 +354,7 @@ class Pool:
             options: given exactly when the model version generates; the deadline of such a request counts from its last sign of life.
             on_piece: told (index of the text, piece) while it is being written.
             deadline_s: less than the pool's own, when the caller waits no longer.
+            fresh: ask the model even where the answer is known.
 
         Raises:
             Busy: `serve.queue-full`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
@@ -346,25 +362,31 @@ class Pool:
         if self._closing:
             raise Busy("serve.pool-closed", model=self.version, retry_after_s=0.1)
         waiting = self.waiting
-        n = len(texts)
+        sharing = self.sharing if self._steady and options is None and not fresh else None
+        known = sharing.known(texts, texts_b, top_k) if sharing is not None else []
+        n = sum([found is None for _, found in known]) if sharing is not None else len(texts)
         if len(waiting) + n > self.limits.queue_max:
-            self.waiting[:] = waiting = [item for item in waiting if not item.ticket.over]
-        if len(waiting) + n > self.limits.queue_max:
+            self.waiting[:] = waiting = still_wanted(waiting)
+        if len(waiting) + n > self.limits.queue_max and n:
             self.figures.refused += 1
             raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
         now = self.loop.time()
         wait_s = self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s)
-        ticket = Ticket(n, top_k, now, now + wait_s, done)
+        ticket = Ticket(len(texts), top_k, now, now + wait_s, done)
+        ticket.pairs = bool(texts_b)
+        if sharing is not None:
+            waiting.extend(sharing.items(ticket, known))
+            if ticket.over:
+                return ticket
+        elif texts_b:
+            waiting.extend([Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))])
+        else:
+            waiting.extend([Item(text, index, ticket) for index, text in enumerate(texts)])
         if options is not None:
             ticket.options, ticket.on_piece = options, on_piece
             self._writing.append(ticket)
         else:
             heapq.heappush(self._tickets, (ticket.deadline, next(self._numbers), ticket))
-        if texts_b:
-            ticket.pairs = True
-            waiting.extend([Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))])
-        else:
-            waiting.extend([Item(text, index, ticket) for index, text in enumerate(texts)])
         if self._free:
             self._dispatch_soon()
         return ticket
@@ -436,7 +458,7 @@ class Pool:
 
     # ------------------------------------------------------------ the end
     def _check_idle(self) -> None:
-        if not any(not item.ticket.over for item in self.waiting) and not any(r.sent for r in self._replicas.values()):
+        if not any(item.wanted() for item in self.waiting) and not any(r.sent for r in self._replicas.values()):
             self._idle.set()
 
     async def drain(self) -> None:
@@ -455,8 +477,10 @@ class Pool:
         for task in self._tasks.values():
             task.cancel()
         for item in self.waiting:
-            item.ticket.fail(Busy("serve.pool-closed", model=self.version, retry_after_s=0.1))
+            self._fail(item, Busy("serve.pool-closed", model=self.version, retry_after_s=0.1))
         self.waiting.clear()
+        if self.sharing is not None:
+            self.sharing.cache.forget(self.model)
         self._idle.set()
 
     def state(self) -> dict[str, Any]:

@@ -170,7 +170,8 @@ class Server:
         curve = self.curve
         silent_s = float(getattr(self.model, "silent_s", 0.0))
         slots = 0 if self._joiner is None else SLOTS
-        hello = Hello(1, os.getpid(), self.name, self.model.task, self.model.labels_, curve.batch_max, curve.item_ms, curve.fixed_ms, silent_s, slots)
+        steady = not getattr(self.model, "remote", False)
+        hello = Hello(1, os.getpid(), self.name, self.model.task, self.model.labels_, curve.batch_max, curve.item_ms, curve.fixed_ms, silent_s, slots, steady)
         try:
             sock.sendall(pack(hello))
         except OSError as e:

@@ -14,6 +14,7 @@ from typing import Any
 from wenfang.core.errors import NotFound, WenfangError
 from wenfang.core.registry import nearest
 
+from .cache import AnswerCache
 from .pool import Limits, Pool
 from .routing import Principal, RoutedModel, RoutedService, RoutingTable, read_table
 
@@ -28,11 +29,13 @@ class Router:
     Args:
         routes: file of the routing table.
         limits: of every pool.
+        cache: of all of them; None: every text is asked.
     """
 
-    def __init__(self, routes: Path, limits: Limits) -> None:
+    def __init__(self, routes: Path, limits: Limits, cache: AnswerCache | None = None) -> None:
         self.routes = routes
         self.limits = limits
+        self.cache = cache
         self.table = RoutingTable(epoch=-1)
         self._pools: dict[str, Pool] = {}
         self._draining: set[asyncio.Task[None]] = set()
@@ -68,7 +71,7 @@ class Router:
 
     async def _take(self, table: RoutingTable, wait_s: float) -> None:
         used = {s.model for s in table.services.values()}
-        fresh = {m: Pool(m, table.models[m].version, table.models[m].sockets, self.limits) for m in used if m not in self._pools}
+        fresh = {m: Pool(m, table.models[m].version, table.models[m].sockets, self.limits, self.cache) for m in used if m not in self._pools}
         if fresh:
             await asyncio.gather(*(pool.until_ready(wait_s) for pool in fresh.values()))
         for m in used & set(self._pools):

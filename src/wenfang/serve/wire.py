@@ -34,6 +34,8 @@ class Hello(msgspec.Struct, frozen=True):
     """How long a batch may take without a sign of life, when that is longer than its caller would wait."""
     slots: int = 0
     """Texts that one caller may have with it at once, in as many questions as it likes: each joins those that are being written. 0: one batch after another."""
+    steady: bool = True
+    """The same text always gets the same answer: it may be kept."""
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True, tag="ask"):

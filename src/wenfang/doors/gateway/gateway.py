@@ -18,6 +18,7 @@ from typing import Any
 from wenfang.core.errors import Broken, Conflict, Invalid, Unauthenticated, WenfangError
 from wenfang.core.home import Home
 from wenfang.core.settings import Serve
+from wenfang.serve.cache import AnswerCache
 from wenfang.serve.pool import Limits
 from wenfang.serve.router import Router
 from wenfang.serve.routing import ROUTES_FILE
@@ -69,7 +70,8 @@ class Gateway:
         self.port = 0
         self.rpc: RPC | None = None
         self.metrics = Metrics()
-        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s))
+        cache = AnswerCache(limits.cache_bytes, limits.cache_ttl_s) if limits.cache_bytes else None
+        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s), cache)
         self.forwarder = Forwarder(home.control_socket)
         self._desk = _Desk(self)
         self._by_segment: dict[str, Protocol] = {}

@@ -101,6 +101,9 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
         _family("wenfang_batch_size", "histogram", "Texts in one batch.", sizes),
         *(_family(name, kind, text, [["", labels, state[key]] for labels, _, state in rows]) for name, kind, text, key in plain),
         *(_family(name, "counter", text, [["", labels, getattr(pool.figures, key)] for labels, pool, _ in rows]) for name, text, key in figures),
+        _family("wenfang_cache_hits_total", "counter", "Texts whose answer was kept from before.", [["", labels, p.sharing.hits] for labels, p, _ in rows if p.sharing]),
+        _family("wenfang_texts_joined_total", "counter", "Texts answered with another request's.", [["", labels, p.sharing.joined] for labels, p, _ in rows if p.sharing]),
+        _family("wenfang_cache_bytes", "gauge", "Texts and answers kept, estimated.", [["", mine, router.cache.size_bytes]] if router.cache else []),
         _family("wenfang_model_seconds_total", "counter", "Time replicas spent in the model.", [["", labels, pool.figures.model_ms / 1000] for labels, pool, _ in rows]),
     ]
 

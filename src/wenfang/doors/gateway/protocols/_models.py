@@ -148,8 +148,8 @@ def _statistics(name: str, pool: Pool, model: RoutedModel) -> dict[str, Any]:
             "compute_input": nothing,
             "compute_infer": _duration(f.batches, f.model_ms),
             "compute_output": nothing,
-            "cache_hit": nothing,
-            "cache_miss": nothing,
+            "cache_hit": _duration(pool.sharing.hits if pool.sharing else 0, 0.0),
+            "cache_miss": _duration(f.texts if pool.sharing else 0, 0.0),
         },
         "batch_stats": [
             {"batch_size": size, "compute_input": nothing, "compute_infer": _duration(n, f.batch_ms[size]), "compute_output": nothing} for size, n in sorted(f.batch_sizes.items())

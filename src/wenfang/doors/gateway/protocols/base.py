@@ -98,7 +98,15 @@ class Desk:
             if not answered.done():
                 answered.set_result(ticket)
 
-        ticket = pool.submit(texts, top_k, done, texts_b=texts_b, options=options, deadline_s=deadline_s)
+        ticket = pool.submit(
+            texts,
+            top_k,
+            done,
+            texts_b=texts_b,
+            options=options,
+            deadline_s=deadline_s,
+            fresh=b"cache-control" in request.headers and fresh_wanted(request.headers[b"cache-control"]),
+        )
         try:
             await answered
         except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
@@ -207,6 +215,11 @@ def decode_json(request: Request, decoder: msgspec.json.Decoder[T], body: bytes 
         raise Invalid("gateway.bad-json", reason="a string is not UTF-8") from e
     except RecursionError as e:
         raise Invalid("gateway.bad-json", reason="nested too deep") from e
+
+
+def fresh_wanted(header: bytes) -> bool:
+    """Whether ``Cache-Control`` asks for an answer that was not kept."""
+    return any(word.strip().lower() in {b"no-cache", b"no-store", b"max-age=0"} for word in header.split(b","))
 
 
 def only(request: Request, *methods: str) -> None:
