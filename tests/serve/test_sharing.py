@@ -4,9 +4,9 @@ import asyncio
 import random
 
 import pytest
+from test_pool import Replicas, ask, run
 
 from dataplane import DataPlane
-from test_pool import Replicas, ask, run  # noqa: I001
 from wenfang.core.errors import Broken, Busy
 from wenfang.core.examples import Output
 from wenfang.serve.cache import AnswerCache
