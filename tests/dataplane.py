@@ -257,6 +257,8 @@ class DataPlane(Tree):
         self.models = models or {"mv_first": ("first:1", "classification", 1, {})}
         self.services = services or {"intent": ("pj_1", next(iter(self.models)))}
         self.epoch = 0
+        self.rates = {}
+        """"key", "service" or "project" → what KEY, every service or pj_1 may ask."""
         self.port = free_port()
         toml = "[serve]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in {"gateways": gateways, "grpc_port": 0, "cache_bytes": 0, **(settings or {})}.items())
         super().__init__((), toml)
@@ -281,12 +283,18 @@ class DataPlane(Tree):
     def table(self):
         models = {m: RoutedModel(v, task, [str(replica_socket(self.home.run, m, i)) for i in range(n)]) for m, (v, task, n, _) in self.models.items()}
         keys = {
-            sha256_hex(KEY.encode()): Principal("ky_1", ["service:call"], "pj_1"),
+            sha256_hex(KEY.encode()): Principal("ky_1", ["service:call"], "pj_1", rate=self.rates.get("key")),
             sha256_hex(AUDITOR.encode()): Principal("ky_2", ["audit:read"]),
             sha256_hex(STRANGER.encode()): Principal("ky_3", ["service:call"], "pj_2"),
             sha256_hex(EXPIRED.encode()): Principal("ky_4", ["service:call"], expires_at=time.time() - 60),
         }
-        return RoutingTable(self.epoch, {s: RoutedService(p, m) for s, (p, m) in self.services.items()}, models, keys)
+        return RoutingTable(
+            self.epoch,
+            {s: RoutedService(p, m, self.rates.get("service")) for s, (p, m) in self.services.items()},
+            models,
+            keys,
+            {"pj_1": r} if (r := self.rates.get("project")) else {},
+        )
 
     def write_routes(self):
         self.epoch += 1

@@ -160,3 +160,11 @@ def _until(is_so, what, timeout=30):
             pass
         time.sleep(0.05)
     raise AssertionError(what)
+
+
+def test_a_limit_holds_as_soon_as_it_is_set(tree):
+    wenfang("service", "limit", "tickets", "--requests-per-s", "1", home=tree.home, check=0)
+    statuses = [predict(tree)[0] for _ in range(6)]
+    assert statuses[0] == 200 and 429 in statuses
+    wenfang("service", "limit", "tickets", home=tree.home, check=0)
+    assert [predict(tree)[0] for _ in range(10)] == [200] * 10

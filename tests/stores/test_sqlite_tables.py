@@ -223,3 +223,19 @@ def test_killed_at_every_point_of_opening_and_committing(tmp_path):
         assert report.ok and report.entries == 2 * len(projects) + len(done) and store.damage() == []
         store.commit(Changes(puts=[Project(id="pj_new", name="after")], audit=[entry()]))
         store.close()
+
+
+def test_a_home_of_the_first_schema_opens_with_everything_in_it(home):
+    open_tables("sqlite:", home).close()
+    changed_by_hand(
+        home,
+        "ALTER TABLE projects DROP COLUMN revision",
+        "UPDATE alembic_version SET version_num = '0001'",
+        """INSERT INTO projects (id, created_at, name, body) VALUES ('pj_1', '2026-01-01T00:00:00+00:00', 'old', '{"id":"pj_1","created_at":"2026-01-01T00:00:00Z","name":"old"}')""",
+    )
+    tables = open_tables("sqlite:", home)
+    found = tables.find(Project, where={"name": "old"})
+    assert [(p.name, p.rate, p.revision) for p in found] == [("old", {}, 0)]
+    tables.commit(Changes(updates=[(found[0].model_copy(update={"rate": {"texts_per_s": 5.0}, "revision": 1}), 0)]))
+    assert tables.get(Project, "pj_1").rate == {"texts_per_s": 5.0}
+    tables.close()

@@ -125,3 +125,19 @@ def test_an_unforeseen_fault_becomes_a_clear_error_with_a_request_id(studio, mon
         run(studio, "key.list")
     assert e.value.fields["request_id"].startswith("rq_") and "ZeroDivisionError" in e.value.detail("en")
     assert studio.tables.audit()[-1].outcome == "failed"
+
+
+def test_limits_are_set_shown_lifted_and_audited(studio):
+    made = run(studio, "key.create", name="shop")
+    assert run(studio, "key.limit", id=made.id, requests_per_s=5, tokens_per_s=100).rate == {"requests_per_s": 5.0, "tokens_per_s": 100.0}
+    assert {k.id: k.rate for k in run(studio, "key.list").keys}[made.id] == {"requests_per_s": 5.0, "tokens_per_s": 100.0}
+    assert run(studio, "key.limit", id=made.id).rate == {}
+    run(studio, "project.create", name="finance")
+    assert run(studio, "project.limit", project="finance", texts_per_s=10).rate == {"texts_per_s": 10.0}
+    with pytest.raises(NotFound):
+        run(studio, "project.limit", project="finnance", texts_per_s=10)
+    with pytest.raises(ValueError, match="greater than 0"):
+        run(studio, "project.limit", project="finance", texts_per_s=0)
+    with pytest.raises(Denied):
+        run(studio, "key.limit", Actor(id="ky_x", name="x", role="caller", permissions=permissions_of("caller"), project=None, local=False), id=made.id)
+    assert [(e.operation, e.outcome) for e in studio.tables.audit() if e.operation.endswith(".limit")][:3] == [("key.limit", "done")] * 2 + [("project.limit", "done")]

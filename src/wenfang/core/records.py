@@ -56,6 +56,9 @@ class Project(Record):
     indexed = ("name",)
     unique = ("name",)
     name: str
+    rate: dict[str, float] = {}
+    """As of a service, of all its services together."""
+    revision: int = 0
 
 
 class Dataset(Record):
@@ -160,6 +163,8 @@ class Service(Record):
     project: str
     name: str
     replicas: int
+    rate: dict[str, float] = {}
+    """What may be asked each second: ``requests_per_s``, ``texts_per_s``, ``tokens_per_s``; one that is not there has no limit."""
     revision: int = 0
 
 
@@ -197,6 +202,8 @@ class ApiKey(Record):
     """None: every project."""
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    rate: dict[str, float] = {}
+    """As of a service."""
     revision: int = 0
 
 

@@ -14,6 +14,8 @@ import msgspec
 from wenfang.core.durable import write_file
 from wenfang.core.errors import Broken
 
+from .flow import Rate
+
 __all__ = ["ROUTES_FILE", "Principal", "RoutedModel", "RoutedService", "RoutingTable", "read_table", "replica_socket", "write_table"]
 
 ROUTES_FILE = "routes.json"
@@ -36,6 +38,7 @@ class RoutedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     project: str
     model: str
     """Key of ``RoutingTable.models``."""
+    rate: Rate | None = None
 
 
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +50,7 @@ class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None: every project."""
     expires_at: float | None = None
     """Seconds since 1970, UTC."""
+    rate: Rate | None = None
 
     def may(self, permission: str, project: str) -> bool:
         """Whether the role has the permission (or ``*``) in that project."""
@@ -67,6 +71,8 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By id of the model version."""
     keys: dict[str, Principal] = {}
     """By SHA-256 of the key, hexadecimal."""
+    rates: dict[str, Rate] = {}
+    """By project; those that have a limit."""
 
 
 _decoder = msgspec.json.Decoder(RoutingTable)

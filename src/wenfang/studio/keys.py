@@ -55,6 +55,7 @@ class KeyLine(Answer):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    rate: dict[str, float] = Field(default_factory=dict, description="what its holder may ask each second")
 
 
 class Keys(Answer):

@@ -39,6 +39,7 @@ class Deployed(Answer):
     model_version: str
     model: str
     replicas: int
+    rate: dict[str, float] = Field(default_factory=dict, description="what all callers may ask each second")
 
 
 class OneService(Request):
@@ -120,7 +121,7 @@ def deploy_version(studio: Studio, service_name: str, version: ModelVersion, rep
         Serving(studio, studio.runtime).start_replicas(version, service.replicas)
     studio.point("service", service.id, version.id)
     studio.tell("service.deployed", service.id, model_version=version.id)
-    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas)
+    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas, rate=service.rate)
 
 
 @operation("service.deploy", permission="service:write", http="POST /api/v1/services/deploy")
@@ -162,7 +163,7 @@ def _shown(studio: Studio, service: Service) -> Deployed | None:
     version = studio.tables.get(ModelVersion, pointer.target) if pointer else None
     if version is None:
         return None
-    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas)
+    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas, rate=service.rate)
 
 
 @operation("service.predict", permission="service:call", http="POST /api/v1/services/{service}/predict")

@@ -25,9 +25,10 @@ from wenfang.core.examples import Output
 from wenfang.core.frames import FrameClient, recv_frame, send_frame
 from wenfang.core.ids import now
 from wenfang.core.ports import Blobs, Runtime
-from wenfang.core.records import ApiKey, ModelVersion, Service
+from wenfang.core.records import ApiKey, ModelVersion, Project, Service
 from wenfang.core.text import encodable
 from wenfang.guard.roles import permissions_of
+from wenfang.serve.flow import Rate
 from wenfang.serve.routing import ROUTES_FILE, Principal, RoutedModel, RoutedService, RoutingTable, read_table, replica_socket, write_table
 from wenfang.serve.wire import Ask
 
@@ -128,13 +129,15 @@ class Serving:
             count = max(service.replicas, len(models[version.id].sockets) if version.id in models else 0)
             sockets = [str(replica_socket(self.run, version.id, i)) for i in range(count)]
             models[version.id] = RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:1000])
-            services[service.name] = RoutedService(project=service.project, model=version.id)
+            services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
         keys = {
-            k.digest: Principal(id=k.id, permissions=sorted(permissions_of(k.role)), project=k.project, expires_at=k.expires_at.timestamp() if k.expires_at else None)
+            k.digest: Principal(
+                id=k.id, permissions=sorted(permissions_of(k.role)), project=k.project, expires_at=k.expires_at.timestamp() if k.expires_at else None, rate=_rate(k.rate)
+            )
             for k in tables.find(ApiKey)
             if k.revoked_at is None and (k.expires_at is None or k.expires_at > now())
         }
-        return RoutingTable(epoch=self._table.epoch, services=services, models=models, keys=keys)
+        return RoutingTable(epoch=self._table.epoch, services=services, models=models, keys=keys, rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
 
     # ------------------------------------------------------------ making it so
     def start_replicas(self, version: ModelVersion, count: int) -> None:
@@ -193,7 +196,7 @@ class Serving:
                     log.exception("model version %s cannot be served", id)
                     _without(table, id, self._table)
             if table != self._table or not (self.run / ROUTES_FILE).is_file():
-                self._switch(RoutingTable(epoch=self._table.epoch + 1, services=table.services, models=table.models, keys=table.keys))
+                self._switch(RoutingTable(epoch=self._table.epoch + 1, services=table.services, models=table.models, keys=table.keys, rates=table.rates))
             still = {f"replica-{id}-{i}" for id, m in self._table.models.items() for i in range(len(m.sockets))}
             for name in self._strays(self.runtime.processes(), still):
                 self.runtime.stop(name)
@@ -228,6 +231,10 @@ class Serving:
         """Drop half-unpacked folders of an earlier life."""
         for leftover in self.studio.home.cache.glob(".unpack-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _rate(given: dict[str, float]) -> Rate | None:
+    return Rate(**given) if given else None
 
 
 def _without(table: RoutingTable, id: str, old: RoutingTable) -> None:

@@ -74,6 +74,7 @@ class Gateway:
         self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s), cache)
         self.forwarder = Forwarder(home.control_socket)
         self._desk = _Desk(self)
+        self.metrics.rate_limited = self._desk.flow.refused
         self._by_segment: dict[str, Protocol] = {}
         for name in protocols.names():
             plugin = protocols.get(name)(self._desk)

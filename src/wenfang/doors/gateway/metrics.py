@@ -35,6 +35,8 @@ class Metrics:
         self.connections = 0
         self.connections_total = 0
         self.auth_failures: dict[str, int] = {}
+        self.rate_limited: dict[tuple[str, str], int] = {}
+        """By (key, service or project; what ran out)."""
         self.cut_off: dict[str, int] = {}
         """Connections ended by a guard, by its code."""
 
@@ -68,6 +70,7 @@ class Metrics:
             _family("wenfang_connections_total", "counter", "Connections accepted.", [["", mine, self.connections_total]]),
             _family("wenfang_auth_failures_total", "counter", "Requests without a right to be answered.", [["", {**mine, "reason": k}, n] for k, n in self.auth_failures.items()]),
             _family("wenfang_cut_off_total", "counter", "Connections a guard has ended.", [["", {**mine, "reason": k}, n] for k, n in self.cut_off.items()]),
+            _family("wenfang_rate_limited_total", "counter", "Requests beyond a limit.", [["", {**mine, "owner": o, "what": w}, n] for (o, w), n in self.rate_limited.items()]),
             _family("wenfang_routes_epoch", "gauge", "Epoch of the routing table.", [["", mine, router.table.epoch]]),
             _family("wenfang_gateway_cpu_seconds_total", "counter", "Processor time of the gateway.", [["", mine, usage.ru_utime + usage.ru_stime]]),
             _family("wenfang_gateway_memory_bytes", "gauge", "Resident memory of the gateway.", [["", mine, _resident_bytes()]]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from wenfang.core.conversation import Generation
@@ -21,12 +21,15 @@ class Writing:
         pool: who writes.
         texts: B strings.
         options: of all of them.
+        spent: told once how many tokens it took; what nobody heard to its end counts by its pieces.
 
     Raises:
         Busy: `serve.queue-full`, `serve.pool-closed`.
     """
 
-    def __init__(self, pool: Pool, texts: Sequence[str], options: Generation) -> None:
+    def __init__(self, pool: Pool, texts: Sequence[str], options: Generation, spent: Callable[[int], None] = lambda _: None) -> None:
+        self._spent = spent
+        self._heard_n = 0
         self._pieces: list[list[str]] = [[] for _ in texts]
         self._told = [0] * len(texts)
         """Characters handed out."""
@@ -35,11 +38,13 @@ class Writing:
         self._ticket = pool.submit(texts, 1, self._done, options=options, on_piece=self._heard)
 
     def _heard(self, index: int, text: str) -> None:
+        self._heard_n += 1
         self._pieces[index].append(text)
         self._event.set()
 
-    def _done(self, _: Ticket) -> None:
+    def _done(self, ticket: Ticket) -> None:
         self._over = True
+        self._spent(sum([(o.tokens_in or 0) + (o.tokens_out or 0) for o in ticket.outputs if o is not None]) if ticket.error is None else self._heard_n)
         self._event.set()
 
     @property
@@ -91,4 +96,7 @@ class Writing:
 
     def close(self) -> None:
         """Nobody listens any more: what is not written need not be."""
+        if not self._over:
+            self._over = True
+            self._spent(self._heard_n)
         self._ticket.cancel()

@@ -20,6 +20,7 @@ from wenfang.doors.gateway.metrics import Family
 from wenfang.doors.gateway.problems import problem
 from wenfang.doors.gateway.writing import Writing
 from wenfang.serve.batching import Ticket
+from wenfang.serve.flow import Flow, Owner
 from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
 from wenfang.serve.routing import RoutedModel
@@ -46,6 +47,7 @@ class Desk:
     def __init__(self, router: Router, limits: Serve) -> None:
         self.router = router
         self.limits = limits
+        self.flow = Flow(limits.gateways)
         self.opening: list[str] = []
         """Ports that do not listen yet."""
         self._loop = asyncio.get_running_loop()
@@ -88,6 +90,9 @@ class Desk:
         """
         pool, model = self.target(request, name, version)
         self._check(name, model, texts, texts_b)
+        owners = self._owners(request, name)
+        if owners:
+            self.flow.admit(owners, len(texts))
         if model.task in WRITING:
             options, request.long = options or Generation(), True
         else:
@@ -115,6 +120,8 @@ class Desk:
         pool.figures.ended(ticket, self._loop.time())
         if ticket.error is not None:
             raise ticket.error
+        if owners:
+            self.flow.charge(owners, sum([(o.tokens_in or 0) + (o.tokens_out or 0) for o in ticket.outputs]))
         return ticket.outputs, model
 
     async def write(self, request: Request, name: str, texts: Sequence[str], options: Generation) -> tuple[Writing, RoutedModel]:
@@ -128,7 +135,10 @@ class Desk:
             raise wrong_task(name, model, "generation, chat")
         self._check(name, model, texts, ())
         request.long = True
-        writing = Writing(pool, texts, options)
+        owners = self._owners(request, name)
+        if owners:
+            self.flow.admit(owners, len(texts))
+        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens))
         await writing.begun()
         return writing, model
 
@@ -142,6 +152,19 @@ class Desk:
         if version is not None and version != model.version.rpartition(":")[2]:
             raise unknown_version(name, version, model)
         return pool, model
+
+    def _owners(self, request: Request, name: str) -> list[Owner]:
+        """Whose limits hold for a request; hardly ever any."""
+        table = self.router.table
+        service, principal = table.services[name], request.principal
+        owners: list[Owner] = []
+        if principal is not None and principal.rate is not None:
+            owners.append(("key", principal.id, principal.rate))
+        if service.rate is not None:
+            owners.append(("service", name, service.rate))
+        if table.rates and (rate := table.rates.get(service.project)) is not None:
+            owners.append(("project", service.project, rate))
+        return owners
 
     def _check(self, name: str, model: RoutedModel, texts: Sequence[str], texts_b: Sequence[str]) -> None:
         limit = min(INPUTS_MAX, self.limits.queue_max)
