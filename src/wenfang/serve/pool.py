@@ -12,26 +12,27 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from wenfang.core.conversation import Generation
 from wenfang.core.errors import BY_STATUS, Broken, Busy
-from wenfang.core.frames import FRAME_MAX_BYTES, pack
 
 from .batching import Item, Ticket, choose, still_wanted
 from .cache import AnswerCache
-from .costs import CostCurve
 from .figures import PoolFigures
+from .link import Link
 from .sharing import Sharing
-from .wire import Answer, Ask, Cancel, Hello, Piece
+from .wire import Answer, Hello, Piece
 
 __all__ = ["Limits", "Pool"]
 
-RECONNECT_FIRST_S = 0.01
-RECONNECT_MAX_S = 0.5
 SWEEP_S = 0.1
+STANDING_S = 0.5
+"""A queue that was not empty for so long stands: it is no burst, more comes in than goes out."""
+BATCHES_AHEAD = 4
+"""Batches each replica may find waiting whatever the time: fewer, and texts of like length do not meet."""
 log = logging.getLogger("wenfang.pool")
 
 
@@ -42,164 +43,8 @@ class Limits:
     batch_max: int = 8
     queue_max: int = 1024
     deadline_s: float = 10.0
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A batch in flight."""
-
-    batch: list[Item]
-    writes: bool
-    """It is generation."""
-    cancelled: bool = False
-
-
-class _Replica(asyncio.Protocol):
-    """One connection to one replica; a batch in flight at most, or where texts join those that are being written, as many texts as it has slots."""
-
-    def __init__(self, pool: Pool, path: str) -> None:
-        self.pool = pool
-        self.path = path
-        self.transport: asyncio.Transport | None = None
-        self.hello: Hello | None = None
-        self.curve = CostCurve(0.0, 0.0, 1)
-        self.sent: dict[int, _Sent] = {}
-        self.sent_at = 0.0
-        """When the oldest batch went out, or the last sign of life."""
-        self.answered = 0
-        self._id = 0
-        self._inbox = bytearray()
-        self.closed = False
-        self.ended = asyncio.Event()
-
-    # ------------------------------------------------------------ connecting
-    async def stay_connected(self) -> None:
-        """Connect again and again until the pool closes."""
-        wait_s = RECONNECT_FIRST_S
-        while not self.closed:
-            self.ended.clear()
-            try:
-                await asyncio.get_running_loop().create_unix_connection(lambda: self, self.path)
-            except OSError:
-                await asyncio.sleep(wait_s)
-                wait_s = min(RECONNECT_MAX_S, wait_s * 1.5)
-                continue
-            await self.ended.wait()
-            wait_s = RECONNECT_FIRST_S
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
-        self._inbox.clear()
-        self.sent_at = self.pool.loop.time()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio names it
-        self.transport = None
-        was_ready, self.hello = self.hello is not None, None
-        batch = [item for sent in self.sent.values() for item in sent.batch]
-        self.sent.clear()
-        self.ended.set()
-        if not self.closed and was_ready:
-            self.pool.figures.lost += 1
-        self.pool.replica_lost(self, batch)
-
-    # ------------------------------------------------------------ frames
-    @property
-    def in_flight(self) -> int:
-        """Texts that are with it."""
-        return sum(len(sent.batch) for sent in self.sent.values())
-
-    @property
-    def joins(self) -> bool:
-        """Whether it takes texts one by one, while others are being written."""
-        return self.hello is not None and self.hello.slots > 0
-
-    @property
-    def room(self) -> bool:
-        """Whether it can take more; one that is at a text which was in a dying replica takes nothing beside it."""
-        if self.hello is None or not self.sent:
-            return self.hello is not None
-        return self.in_flight < self.hello.slots and not any(item.attempts for sent in self.sent.values() for item in sent.batch)
-
-    def send(self, batch: list[Item]) -> None:
-        """Give it a batch."""
-        assert self.transport is not None
-        self._id += 1
-        now = self.pool.loop.time()
-        if not self.sent:
-            self.sent_at = now
-        self.pool.figures.queue_ms += 1000 * sum([now - item.ticket.started for item in batch])
-        first = batch[0].ticket
-        pairs = [item.text_b for item in batch] if first.pairs else []
-        ask = Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)
-        writes = first.options is not None
-        self.sent[self._id] = _Sent(batch, writes)
-        if writes:
-            ask = Ask(ask.id, ask.texts, 1, [], [item.ticket.options for item in batch], [i for i, item in enumerate(batch) if item.ticket.on_piece is not None])
-        self.transport.write(pack(ask))
-
-    def cancel_unwanted(self) -> int:
-        """Stop generations that nobody waits for any more; how many."""
-        count = 0
-        for number, sent in self.sent.items():
-            if sent.writes and not sent.cancelled and self.transport is not None and all(item.ticket.over for item in sent.batch):
-                sent.cancelled = True
-                self.transport.write(pack(Cancel(number)))
-                count += 1
-        return count
-
-    def data_received(self, data: bytes) -> None:
-        inbox = self._inbox
-        inbox += data
-        while len(inbox) >= 4:
-            size = int.from_bytes(inbox[:4], "big")
-            if size > FRAME_MAX_BYTES:
-                self.abort("frame too large")
-                return
-            if len(inbox) < 4 + size:
-                return
-            frame = bytes(inbox[4 : 4 + size])
-            del inbox[: 4 + size]
-            try:
-                self._frame(frame)
-            except msgspec.MsgspecError as e:
-                self.abort(str(e))
-                return
-
-    def _frame(self, frame: bytes) -> None:
-        if self.hello is None:
-            hello = self.hello = self.pool.hello_decoder.decode(frame)
-            self.curve = CostCurve(hello.item_ms, hello.fixed_ms, min(hello.batch_max, self.pool.limits.batch_max))
-            self.pool.replica_ready(self)
-            return
-        answer = self.pool.answer_decoder.decode(frame)
-        if type(answer) is Piece:
-            sent = self.sent.get(answer.id)
-            if sent is not None:
-                self.sent_at = self.pool.loop.time()
-                if 0 <= answer.index < len(sent.batch):
-                    self.pool.piece_arrived(sent.batch, answer, self.sent_at)
-            return
-        sent = self.sent.get(answer.id)
-        if sent is None or len(answer.outputs) != len(sent.batch):
-            self.abort("an answer to another batch")
-            return
-        del self.sent[answer.id]
-        self.sent_at = self.pool.loop.time()
-        self.answered += len(sent.batch)
-        self.pool.batch_answered(self, sent.batch, answer)
-
-    def abort(self, reason: str) -> None:
-        """Hang up; ``connection_lost`` follows and the batch is tried elsewhere."""
-        if self.transport is not None:
-            log.warning("replica %s of %s is given up: %s", self.path, self.pool.version, reason)
-            self.transport.abort()
-
-    def close(self) -> None:
-        """Hang up for good."""
-        self.closed = True
-        self.ended.set()
-        if self.transport is not None:
-            self.transport.abort()
+    wait_s: float = 0.1
+    """A queue that has not been empty for long refuses new texts when they would wait longer; 0: only ``queue_max`` refuses."""
 
 
 class Pool:
@@ -224,7 +69,7 @@ class Pool:
         self.hello_decoder = msgspec.msgpack.Decoder(Hello)
         self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
         self.waiting: list[Item] = []
-        self._free: list[_Replica] = []
+        self._free: list[Link] = []
         self._tickets: list[tuple[float, int, Ticket]] = []
         """A heap by deadline."""
         self._numbers = itertools.count()
@@ -235,8 +80,10 @@ class Pool:
         self._some_ready = asyncio.Event()
         self._idle = asyncio.Event()
         self._rate_per_s = 0.0
+        self._empty_at = self.loop.time()
+        """When nothing waited, last."""
         self._rate_mark: tuple[float, int] = (self.loop.time(), 0)
-        self._replicas: dict[str, _Replica] = {}
+        self._replicas: dict[str, Link] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper = self.loop.create_task(self._sweep())
         self.set_sockets(sockets)
@@ -252,7 +99,7 @@ class Pool:
             self._tasks.pop(path).cancel()
         for path in sockets:
             if path not in self._replicas:
-                replica = self._replicas[path] = _Replica(self, path)
+                replica = self._replicas[path] = Link(self, path)
                 self._tasks[path] = self.loop.create_task(replica.stay_connected())
 
     @property
@@ -268,14 +115,14 @@ class Pool:
             return False
         return True
 
-    def replica_ready(self, replica: _Replica) -> None:
+    def replica_ready(self, replica: Link) -> None:
         """It said hello."""
         self._some_ready.set()
         self._steady = replica.hello is not None and replica.hello.steady
         self._free.append(replica)
         self._dispatch_soon()
 
-    def replica_lost(self, replica: _Replica, batch: list[Item]) -> None:
+    def replica_lost(self, replica: Link, batch: list[Item]) -> None:
         """Its connection broke while ``batch`` was with it: each text gets one more chance."""
         if replica in self._free:
             self._free.remove(replica)
@@ -293,7 +140,7 @@ class Pool:
         self.waiting[:0] = again
         self._dispatch_soon()
 
-    def batch_answered(self, replica: _Replica, batch: list[Item], answer: Answer) -> None:
+    def batch_answered(self, replica: Link, batch: list[Item], answer: Answer) -> None:
         """Hand the answers out; the replica is free again."""
         if replica not in self._free and replica.room:
             self._free.append(replica)
@@ -357,7 +204,7 @@ class Pool:
             fresh: ask the model even where the answer is known.
 
         Raises:
-            Busy: `serve.queue-full`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
+            Busy: `serve.queue-full`, `serve.overloaded`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
         """
         if self._closing:
             raise Busy("serve.pool-closed", model=self.version, retry_after_s=0.1)
@@ -371,6 +218,11 @@ class Pool:
             self.figures.refused += 1
             raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
         now = self.loop.time()
+        if not waiting:
+            self._empty_at = now
+        elif n and now - self._empty_at > STANDING_S and self._stands_too_long():
+            self.figures.refused += 1
+            raise Busy("serve.overloaded", model=self.version, wait_s=self.limits.wait_s, retry_after_s=self.retry_after_s())
         wait_s = self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s)
         ticket = Ticket(len(texts), top_k, now, now + wait_s, done)
         ticket.pairs = bool(texts_b)
@@ -391,6 +243,12 @@ class Pool:
             self._dispatch_soon()
         return ticket
 
+    def _stands_too_long(self) -> bool:
+        """Whether a text that came now would wait longer than it may, by the rate of the last seconds."""
+        n, rate = len(self.waiting), self._rate_per_s
+        ahead = sum([link.curve.batch_max for link in self._replicas.values() if link.hello is not None])
+        return bool(self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= BATCHES_AHEAD * ahead)
+
     def retry_after_s(self) -> float:
         """When the present queue will be done, by the rate of the last seconds."""
         return round(min(60.0, max(0.1, len(self.waiting) / self._rate_per_s)), 1) if self._rate_per_s > 0 else 1.0
@@ -410,18 +268,21 @@ class Pool:
             if transport is None or transport.is_closing():  # it has just died; ``connection_lost`` is on its way
                 free.remove(replica)
                 continue
-            while waiting and waiting[0].ticket.over:
-                del waiting[0]
-            if waiting and waiting[0].attempts and replica.sent:
+            if waiting[0].ticket.over:
+                waiting[:] = still_wanted(waiting)
+                continue
+            if waiting[0].attempts and replica.sent:
                 return  # it goes alone, as soon as one has nothing else
             # a lone big request is shared out
             batch = choose(waiting, replica.curve, 1 if replica.joins else -(-len(waiting) // len(free)))
             if not batch:
-                return
+                break
             free.remove(replica)
             replica.send(batch)
             if replica.room:
                 free.append(replica)
+        if not waiting:
+            self._empty_at = self.loop.time()
 
     async def _sweep(self) -> None:
         """Ends what is late, gives up replicas that hang, measures the rate."""

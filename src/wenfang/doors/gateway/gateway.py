@@ -71,7 +71,7 @@ class Gateway:
         self.rpc: RPC | None = None
         self.metrics = Metrics()
         cache = AnswerCache(limits.cache_bytes, limits.cache_ttl_s) if limits.cache_bytes else None
-        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s), cache)
+        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s, limits.wait_s), cache)
         self.forwarder = Forwarder(home.control_socket)
         self._desk = _Desk(self)
         self.metrics.rate_limited = self._desk.flow.refused
