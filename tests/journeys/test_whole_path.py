@@ -162,9 +162,10 @@ def _until(is_so, what, timeout=30):
     raise AssertionError(what)
 
 
-def test_a_limit_holds_as_soon_as_it_is_set(tree):
-    wenfang("service", "limit", "tickets", "--requests-per-s", "1", home=tree.home, check=0)
+@pytest.mark.parametrize(("noun", "name"), [("service", "tickets"), ("project", "default")])
+def test_a_limit_holds_as_soon_as_it_is_set(tree, noun, name):
+    wenfang(noun, "limit", name, "--requests-per-s", "1", home=tree.home, check=0)
     statuses = [predict(tree)[0] for _ in range(6)]
     assert statuses[0] == 200 and 429 in statuses
-    wenfang("service", "limit", "tickets", home=tree.home, check=0)
+    wenfang(noun, "limit", name, home=tree.home, check=0)
     assert [predict(tree)[0] for _ in range(10)] == [200] * 10
