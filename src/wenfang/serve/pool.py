@@ -31,7 +31,7 @@ __all__ = ["Limits", "Pool"]
 SWEEP_S = 0.1
 STANDING_S = 0.5
 """A queue that was not empty for so long stands: it is no burst, more comes in than goes out."""
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 2
 """Batches each replica may find waiting whatever the time: fewer, and texts of like length do not meet."""
 log = logging.getLogger("wenfang.pool")
 
