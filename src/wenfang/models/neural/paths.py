@@ -54,20 +54,24 @@ def best_paths(emissions: Floats, lengths: npt.NDArray[np.int32], chain: Transit
     best = chain.start + emissions[:, 0]
     total = best.astype(np.float64)  # log sum of all paths so far; double, for long texts add many terms
     weights = np.exp(chain.step.astype(np.float64))
-    back = np.zeros((B, T, L), np.int16)
+    came = np.zeros((B, T, L), np.intp)
     last_best, last_total = best.copy(), total.copy()
-    for t in range(1, T):
-        scores = best[:, :, None] + chain.step[None]
-        back[:, t] = scores.argmax(axis=1)
-        best = scores.max(axis=1) + emissions[:, t]
-        top = total.max(axis=1, keepdims=True)
-        with np.errstate(divide="ignore"):  # log 0 = -inf is right: no path ends here
+    into = np.ascontiguousarray(chain.step.T)  # from the last axis: what is searched lies together
+    shortest = int(lengths.min())
+    with np.errstate(divide="ignore"):  # log 0 = -inf is right: no path ends here
+        for t in range(1, T):
+            scores = best[:, None, :] + into
+            np.argmax(scores, axis=2, out=came[:, t])
+            best = np.maximum.reduce(scores, axis=2) + emissions[:, t]
+            top = np.maximum.reduce(total, axis=1, keepdims=True)
             total = np.log(np.exp(total - top) @ weights) + top + emissions[:, t]
-        alive = lengths > t
-        last_best[alive], last_total[alive] = best[alive], total[alive]
-        best -= (shift := best.max(axis=1, keepdims=True))  # keeps float32 sharp on long texts; equal for all tags of a row
-        last_best[alive] -= shift[alive]
-    paths = _follow(back, (last_best + chain.end).argmax(axis=1), lengths)
+            best -= np.maximum.reduce(best, axis=1, keepdims=True)  # keeps float32 sharp on long texts; equal for all tags of a row
+            if t < shortest:
+                last_best, last_total = best, total
+            else:
+                alive = lengths > t
+                last_best, last_total = np.where(alive[:, None], best, last_best), np.where(alive[:, None], total, last_total)
+    paths = _follow(came, (last_best + chain.end).argmax(axis=1), lengths)
     final = last_total + chain.end
     top = final.max(axis=1)
     partition = top + np.log(np.exp(final - top[:, None]).sum(axis=1))
@@ -77,16 +81,25 @@ def best_paths(emissions: Floats, lengths: npt.NDArray[np.int32], chain: Transit
     return paths, probability
 
 
-def _follow(back: npt.NDArray[np.int16], last: npt.NDArray[np.intp], lengths: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
-    B, T, _ = (int(n) for n in back.shape)
+def _follow(came: npt.NDArray[np.intp], last: npt.NDArray[np.intp], lengths: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int32]]:
+    B, T, _ = (int(n) for n in came.shape)
+    if B == 1:  # one text: plain numbers are faster than arrays of one
+        return [_one_path(came[0], int(last[0]), int(lengths[0]))]
     rows: Any = np.arange(B)
     path = np.zeros((B, T), np.int32)
     tag = last.astype(np.int32)
     for t in range(T - 1, -1, -1):
         inside = lengths > t
         path[inside, t] = tag[inside]
-        tag = np.where(inside, back[rows, t, tag], tag).astype(np.int32)
+        tag = np.where(inside, came[rows, t, tag], tag).astype(np.int32)
     return [path[b, : lengths[b]] for b in range(B)]
+
+
+def _one_path(came: npt.NDArray[np.intp], last: int, length: int) -> npt.NDArray[np.int32]:
+    tags = [last]
+    for t in range(length - 1, 0, -1):
+        tags.append(int(came[t, tags[-1]]))
+    return np.array(tags[::-1][:length], np.int32)
 
 
 def _score(emissions: Floats, path: npt.NDArray[np.int32], chain: Transitions) -> float:
