@@ -27,6 +27,12 @@ def test_every_link_leads_somewhere():
     assert lost == []
 
 
+def test_every_decision_has_a_number_of_its_own():
+    pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [p.name[:4] for p in pages] == [f"{n:04}" for n in range(1, len(pages) + 1)]
+    assert [p.read_text(encoding="utf-8").partition(".")[0] for p in pages] == [f"# {n}" for n in range(1, len(pages) + 1)]
+
+
 def test_every_command_in_the_documents_exists():
     from wenfang.doors.cli.tree import create_cli
 
