@@ -122,8 +122,7 @@ def one(family, name, flags):
     if "--no-peer" in flags:
         return
     goal, peer_s = against(train, valid, judged, ours, 50)
-    if name == "resume":
-        hurry(family, train, valid, goal, peer_s)
+    hurry(family, train, valid, goal, peer_s)
     if "--quick-peer" not in flags:
         against(train, valid, judged, ours, 100)
 
