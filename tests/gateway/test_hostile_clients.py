@@ -286,6 +286,12 @@ def test_a_half_closed_client_still_gets_its_answer(plane):
     assert [a[0] for a in answer_of(sock)] == [200]
 
 
+def test_a_half_closed_connection_is_closed_behind_its_last_answer(plane):
+    sock = plane.raw(GOOD * 3, timeout_s=5)  # that is well before an idle connection's end
+    sock.shutdown(socket.SHUT_WR)
+    assert [(a[0], a[1].get(b"connection")) for a in answer_of(sock)] == [(200, None), (200, None), (200, b"close")]
+
+
 def test_clients_that_leave_cost_nothing(plane):
     for _ in range(50):
         plane.raw(GOOD).close()

@@ -126,6 +126,8 @@ def test_outputs_can_be_chosen_and_classes_asked_for(http, rpc):
         assert (float(score), label) == (pytest.approx(1 / 3, abs=1e-5), "x")
         with pytest.raises(module.InferenceServerException if hasattr(module, "InferenceServerException") else Exception, match="nothing-like-this"):
             infer("intent", [asked(module, ["天气"])], outputs=[module.InferRequestedOutput("nothing-like-this")], headers=headers())
+        with pytest.raises(Exception, match="twice"):  # each time would be a copy of all answers
+            infer("intent", [asked(module, ["天气"])], outputs=[*wanted, *wanted], headers=headers())
         with pytest.raises(Exception, match="no classes"):
             infer("vectors", [asked(module, ["天气"])], outputs=[module.InferRequestedOutput("vector", class_count=2)], headers=headers())
 
@@ -152,6 +154,19 @@ def test_requests_may_be_compressed_and_a_bomb_is_refused(http, plane):
 def test_a_whole_body_can_be_the_text(plane):
     status, _, body = plane.ask("POST", "/v2/models/intent/infer", "天气".encode(), {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"})
     assert (status, json.loads(body)["outputs"][0]["data"]) == (200, ["天"])
+
+
+def test_a_service_may_be_called_stats_and_a_deadline_may_be_any_number():
+    plane = DataPlane(services={"stats": ("pj_1", "mv_first")})
+    one = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}
+    try:
+        status, _, body = plane.ask("POST", "/v2/models/stats/infer", {"inputs": [one], "parameters": {"timeout": 10**300}})
+        assert (status, json.loads(body)["outputs"][0]["data"]) == (200, ["a"])
+        assert json.loads(plane.get("/v2/models/stats/ready")[1])["name"] == "stats"
+        assert plane.get("/v2/models/stats/nonsense")[0] == 404
+        assert [m["name"] for m in json.loads(plane.get("/v2/models/stats")[1])["model_stats"]] == ["stats"]
+    finally:
+        plane.close()
 
 
 def test_binary_framing_that_does_not_add_up_is_told(plane):

@@ -127,7 +127,10 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Half-closed: answers are still wanted when a whole request is here, unless they take long."""
-        return bool(self._queue) and not self._queue[0].request.long and self._incoming is None and self.state == WORK
+        wanted = bool(self._queue) and not self._queue[0].request.long and self._incoming is None and self.state == WORK
+        if wanted:
+            self._queue[-1].keep_alive = False  # nothing more can come
+        return wanted
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()

@@ -13,6 +13,7 @@ __all__ = ["problem", "status_of"]
 _STATUS = {
     "serve.deadline-passed": 504,
     "serve.pool-closed": 503,
+    "gateway.draining": 503,
     "gateway.control-away": 503,
     "gateway.control-silent": 504,
     "gateway.bad-request": 400,

@@ -49,6 +49,8 @@ class Models:
         _, model = self._desk.target(request, name, version)
         texts, texts_b = columns(tensors)
         asked = asked_of(parameters, model)
+        if len({output for output, _ in wanted}) < len(wanted):  # each time would be a copy of all answers
+            raise Invalid("gateway.bad-tensor", reason="an output is asked for twice")
         counts = [_class_count(given) for _, given in wanted]
         outputs, model = await self._desk.predict(
             request, name, texts, texts_b=texts_b, top_k=max([asked.top_k, *counts]), version=version, options=asked.options, deadline_s=asked.deadline_s

@@ -19,7 +19,7 @@ from wenfang.core.examples import Output
 from wenfang.core.plain import plain
 from wenfang.serve.routing import RoutedModel
 
-from .base import WRITING, generation_of, top_k_of
+from .base import INPUTS_MAX, WRITING, generation_of, top_k_of
 
 __all__ = ["INPUTS", "OUTPUTS", "Asked", "Tensor", "answered", "asked_of", "classes", "columns", "strings"]
 
@@ -39,6 +39,7 @@ INPUTS: dict[str, Signature] = {task: (("text", "BYTES"), ("text_b", "BYTES")) i
 _TEXT = frozenset({"text", "texts", "input", "inputs", "input-0"})
 _SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 _OF_THE_PROTOCOL = frozenset({"binary_data_output", "timeout"})
+TIMEOUT_MAX_US = 10**12
 _LENGTH = struct.Struct("<I")
 
 
@@ -84,6 +85,8 @@ def strings(raw: bytes | memoryview) -> list[str]:
     view, at, found = memoryview(raw), 0, list[str]()
     size = len(view)
     while at < size:
+        if len(found) > INPUTS_MAX:
+            raise _bad(f"its raw bytes have more than {INPUTS_MAX} elements")
         if at + 4 > size or (end := at + 4 + _LENGTH.unpack_from(view, at)[0]) > size:
             raise _bad(f"its raw bytes end inside element {len(found)}")
         try:
@@ -123,6 +126,8 @@ def _texts(tensor: Tensor) -> list[str]:
     shape = tensor.shape
     if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
         raise _bad(f"its shape is {shape[:8]}")
+    if len(tensor.data) > INPUTS_MAX:
+        raise Invalid("gateway.too-many-inputs", n=len(tensor.data), max=INPUTS_MAX)
     data: list[Any] = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in tensor.data]  # pyright: ignore[reportUnknownArgumentType]
     if len(data) != shape[0]:
         raise _bad(f"its shape says {shape[0]} texts and {len(data)} are there")
@@ -145,7 +150,7 @@ def asked_of(parameters: Mapping[str, Any], model: RoutedModel) -> Asked:
         timeout_us = parameters["timeout"]
         if type(timeout_us) is not int or timeout_us < 0:
             raise Invalid("gateway.bad-parameter", parameter="timeout", got=str(timeout_us)[:40], expected="whole microseconds")
-        deadline_s = timeout_us / 1e6 or None
+        deadline_s = min(timeout_us, TIMEOUT_MAX_US) / 1e6 or None
     rest = {name: value for name, value in parameters.items() if name not in _OF_THE_PROTOCOL}
     if given := sorted(_SEQUENCES & set(rest)):
         raise Invalid("gateway.bad-parameter", parameter=given[0], got="given", expected="left out: every request stands alone")

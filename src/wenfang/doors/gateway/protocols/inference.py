@@ -74,10 +74,13 @@ class Inference(Protocol):
         """One of the protocol's resources."""
         parts = request.path.strip("/").split("/")[1:]
         models = self._models
-        if parts[:2] == ["models", "stats"] or parts == ["models"]:
-            only(request, "GET", "HEAD")
-            return _json(models.statistics(request) if len(parts) == 2 else {"models": [m["name"] for m in models.index(request)]})
         match parts:
+            case ["models"]:
+                only(request, "GET", "HEAD")
+                return _json({"models": [m["name"] for m in models.index(request)]})
+            case ["models", "stats"]:
+                only(request, "GET", "HEAD")
+                return _json(models.statistics(request))
             case []:
                 only(request, "GET", "HEAD")
                 return _json(models.server())

@@ -19,6 +19,9 @@ from wenfang.doors.gateway.protocols import Desk
 
 __all__ = ["RPC", "open_rpc"]
 
+TICK_S = 0.05
+LAST_BYTES_S = 0.5
+"""For answers that are on their way when the last call is over."""
 log = logging.getLogger("wenfang.gateway.rpc")
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -41,16 +44,24 @@ class RPC:
 
     Args:
         server: of grpcio.
+        service: whose methods it calls.
         port: it listens on.
     """
 
-    def __init__(self, server: Any, port: int) -> None:
+    def __init__(self, server: Any, service: Any, port: int) -> None:
         self._server = server
+        self._service = service
         self.port = port
 
     async def close(self, grace_s: float) -> None:
-        """Take nothing new, finish what was asked."""
-        await self._server.stop(grace_s)
+        """Take nothing new, finish what was asked; a stream that asks nothing holds nobody up."""
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        self._service.drain()
+        while self._service.calls and not stopping.done():
+            await asyncio.wait({stopping}, timeout=TICK_S)
+        await asyncio.wait({stopping}, timeout=LAST_BYTES_S)
+        await self._server.stop(None)
+        await stopping
 
 
 async def open_rpc(desk: Desk, metrics: Metrics, limits: Serve, host: str, port: int, *, shared: bool) -> RPC | None:
@@ -97,12 +108,15 @@ async def _open(desk: Desk, metrics: Metrics, limits: Serve, address: tuple[str,
             ("grpc.http2.max_ping_strikes", 5),
         )
     )
-    handlers: dict[str, Any] = {}
+    handlers: dict[str, tuple[Any, Any]] = {}
     for method in messages.service.methods:
-        asked, answer = (getattr(messages, m.name) for m in (method.input_type, method.output_type))
-        run, make = (_stream, grpc.stream_stream_rpc_method_handler) if method.server_streaming else (_unary, grpc.unary_unary_rpc_method_handler)
-        handlers[method.name] = make(run(service, method.name), request_deserializer=asked.FromString, response_serializer=answer.SerializeToString)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        streams = method.server_streaming
+        run, make = (_stream, grpc.stream_stream_rpc_method_handler) if streams else (_unary, grpc.unary_unary_rpc_method_handler)
+        answer = getattr(messages, method.output_type.name)
+        call = make(run(service, method.name, method.input_type.name), response_serializer=answer.SerializeToString)
+        handlers[f"/{SERVICE}/{method.name}"] = call, call if streams else grpc.stream_unary_rpc_method_handler(_turned_away(service, method.name))
+    methods: Any = _Methods(service, handlers)
+    server.add_generic_rpc_handlers((methods,))
     reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool=messages.pool)
     host, port = address
     try:
@@ -111,7 +125,25 @@ async def _open(desk: Desk, metrics: Metrics, limits: Serve, address: tuple[str,
         raise Conflict("gateway.port-in-use", host=host, port=port) from e
     await server.start()
     log.info("gRPC on %s port %d", host, bound)
-    return RPC(server, bound)
+    return RPC(server, service, bound)
+
+
+class _Methods:
+    """Who answers a call; one without a key is turned away before its message is read: grpcio would hold it, and parsing makes it many times larger.
+
+    Args:
+        service: checks keys.
+        handlers: by path; for those with a key, for those without.
+    """
+
+    def __init__(self, service: Any, handlers: dict[str, tuple[Any, Any]]) -> None:
+        self._service = service
+        self._handlers = handlers
+
+    def service(self, details: Any) -> Any:
+        """The handler of a call; None: there is no such method."""
+        found = self._handlers.get(details.method)
+        return found and found[not self._service.admits(details.method.rpartition("/")[2], details.invocation_metadata)]
 
 
 async def _refuse(context: Any, error: WenfangError, request: Request | None) -> None:
@@ -126,14 +158,26 @@ async def _refuse(context: Any, error: WenfangError, request: Request | None) ->
     await context.abort(code, f"{error.detail(lang)} {error.hint(lang)}".strip(), tuple(more))
 
 
-def _unary(service: Any, name: str) -> Any:
+def _turned_away(service: Any, name: str) -> Any:
+    async def call(_: AsyncIterator[bytes], context: Any) -> None:
+        try:
+            service.request_of(name, context)
+        except WenfangError as e:
+            await _refuse(context, e, None)
+        raise Broken("gateway.failed", kind="Unauthenticated")  # the key came with a new routing table between the two looks
+
+    return call
+
+
+def _unary(service: Any, name: str, kind: str) -> Any:
     method = getattr(service, name)
 
-    async def call(asked: Any, context: Any) -> Any:
+    async def call(data: bytes, context: Any) -> Any:
         request: Request | None = None
+        service.calls += 1
         try:
             request = service.request_of(name, context)
-            answer = await method(asked, request)
+            answer = await method(service.read(kind, data), request)
         except WenfangError as e:
             error = e
         except Exception as e:  # a fault of ours must be an answer, not a hang
@@ -142,6 +186,8 @@ def _unary(service: Any, name: str) -> Any:
         else:
             service.counted(request, None)
             return answer
+        finally:
+            service.calls -= 1
         if request is not None:
             service.counted(request, error)
         return await _refuse(context, error, request)
@@ -149,14 +195,15 @@ def _unary(service: Any, name: str) -> Any:
     return call
 
 
-def _stream(service: Any, name: str) -> Any:
+def _stream(service: Any, name: str, kind: str) -> Any:
     method = getattr(service, name)
 
-    async def call(asking: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def call(asking: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         request: Request | None = None
+        service.calls += 1
         try:
             request = service.request_of(name, context)
-            async for answer in method(asking, request):
+            async for answer in method(asking, kind, request):
                 yield answer
         except WenfangError as e:
             error = e
@@ -166,6 +213,8 @@ def _stream(service: Any, name: str) -> Any:
         else:
             service.counted(request, None)
             return
+        finally:
+            service.calls -= 1
         if request is not None:
             service.counted(request, error)
         await _refuse(context, error, request)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from wenfang.core.conversation import Generation
-from wenfang.core.errors import Broken, Invalid, Unauthenticated, WenfangError
+from wenfang.core.errors import Broken, Busy, Invalid, Unauthenticated, WenfangError
 from wenfang.core.ids import new_id
 from wenfang.doors.gateway.access import authenticate
 from wenfang.doors.gateway.exchange import Request
@@ -18,7 +18,7 @@ from wenfang.doors.gateway.problems import status_of
 from wenfang.doors.gateway.protocols import Desk
 from wenfang.doors.gateway.protocols._models import Models
 from wenfang.doors.gateway.protocols._tensors import Tensor, asked_of, columns, strings
-from wenfang.doors.gateway.protocols.base import WRITING
+from wenfang.doors.gateway.protocols.base import INPUTS_MAX, WRITING
 
 from .messages import Messages
 
@@ -44,6 +44,24 @@ class Service:
         self._metrics = metrics
         self._m = messages
         self._models = Models(desk)
+        self.calls = 0
+        """In progress."""
+        self._reading: set[asyncio.Future[None]] = set()
+        self._draining = False
+
+    def read(self, kind: str, data: bytes) -> Any:
+        """A message of that kind out of its bytes.
+
+        Raises:
+            Invalid: `gateway.bad-message`.
+        """
+        return self._m.read(kind, data)
+
+    def drain(self) -> None:
+        """Streams take no further request, answer those they have, and end."""
+        self._draining = True
+        for reading in self._reading:
+            reading.cancel()
 
     # ------------------------------------------------------------ who asks
     def request_of(self, method: str, context: Any) -> Request:
@@ -53,8 +71,7 @@ class Service:
             Unauthenticated: `auth.no-key`, `auth.bad-key`, `auth.key-expired`.
         """
         request = Request()
-        given = {str(k).encode(): v if isinstance(v, bytes) else str(v).encode() for k, v in context.invocation_metadata() or ()}
-        request.headers = given
+        request.headers = given = _headers(context.invocation_metadata())
         request.request_id = given.get(b"x-request-id", b"").decode("ascii", "replace")[:128] or new_id("rq")
         request.lang = given.get(b"accept-language", b"en")[:64].decode("latin-1")
         request.client = str(context.peer())
@@ -67,6 +84,18 @@ class Service:
                 failures[e.code] = failures.get(e.code, 0) + 1
                 raise
         return request
+
+    def admits(self, method: str, metadata: Sequence[tuple[str, Any]] | None) -> bool:
+        """Whether a caller may be heard at all: its key is known."""
+        if method in OPEN:
+            return True
+        request = Request()
+        request.headers = _headers(metadata)
+        try:
+            authenticate(self._desk.router.table, request)
+        except Unauthenticated:
+            return False
+        return True
 
     def counted(self, request: Request, error: WenfangError | None) -> None:
         """Count an answer."""
@@ -111,25 +140,38 @@ class Service:
         """Answer a request whole."""
         name, version = asked.model_name, asked.model_version or None
         self._desk.target(request, name, version)
-        wanted = [(o.name, _plain(o.parameters)) for o in asked.outputs]
+        wanted = [(o.name, _plain({name: o.parameters[name] for name in ("classification",) if name in o.parameters})) for o in asked.outputs]
         told, model = await self._models.infer(request, name, version, _tensors(asked), _plain(asked.parameters), wanted)
         return self._written(asked, model.version, told, request)
 
-    async def ModelStreamInfer(self, asking: AsyncIterator[Any], request: Request) -> AsyncIterator[Any]:  # noqa: N802
+    async def ModelStreamInfer(self, asking: AsyncIterator[bytes], kind: str, request: Request) -> AsyncIterator[Any]:  # noqa: N802
         """Answer requests in their order; texts come in pieces. An error is an answer too, and the stream goes on."""
         turns: asyncio.Queue[Any] = asyncio.Queue(STREAM_AHEAD)
+        at_work: set[asyncio.Future[Any]] = set()
 
         async def read() -> None:
             try:
-                async for asked in asking:
-                    await turns.put(asked if self._writes(request, asked) else asyncio.ensure_future(self.ModelInfer(asked, request)))
+                async for data in asking:
+                    turn = self._turn(kind, data, request)
+                    if isinstance(turn, asyncio.Future):
+                        at_work.add(turn)
+                        turn.add_done_callback(at_work.discard)
+                        turn.add_done_callback(_heard)
+                    await turns.put(turn)
             finally:
                 await turns.put(None)
 
         reading = asyncio.ensure_future(read())
+        reading.add_done_callback(_heard)
+        reading.add_done_callback(self._reading.discard)
+        self._reading.add(reading)
+        if self._draining:
+            reading.cancel()
         try:
             while (turn := await turns.get()) is not None:
                 try:
+                    if isinstance(turn, WenfangError):
+                        raise turn
                     if isinstance(turn, asyncio.Future):
                         yield self._m.ModelStreamInferResponse(infer_response=await turn)
                     else:
@@ -137,17 +179,24 @@ class Service:
                             yield piece
                 except WenfangError as e:
                     yield self._m.ModelStreamInferResponse(error_message=f"{e.detail(request.lang)} {e.hint(request.lang)}".strip())
+            if self._draining:
+                raise Busy("gateway.draining", retry_after_s=0.1)
         finally:
             reading.cancel()
+            for left in [*at_work]:
+                left.cancel()
             while not turns.empty():
-                if isinstance(left := turns.get_nowait(), asyncio.Future):
-                    left.cancel()
+                turns.get_nowait()
 
-    def _writes(self, request: Request, asked: Any) -> bool:
+    def _turn(self, kind: str, data: bytes, request: Request) -> Any:
+        """A request of a stream as what answers it: a message for texts that are written, else a task at work; or what is wrong with it."""
         try:
-            return self._desk.target(request, asked.model_name, asked.model_version or None)[1].task in WRITING
-        except WenfangError:  # its answer says so, in its turn
-            return False
+            asked = self.read(kind, data)
+            if self._desk.target(request, asked.model_name, asked.model_version or None)[1].task in WRITING:
+                return asked
+        except WenfangError as e:
+            return e
+        return asyncio.ensure_future(self.ModelInfer(asked, request))
 
     async def _pieces(self, asked: Any, request: Request) -> AsyncIterator[Any]:
         _, model = self._desk.target(request, asked.model_name, asked.model_version or None)
@@ -181,6 +230,16 @@ class Service:
         return answer
 
 
+def _heard(task: asyncio.Future[Any]) -> None:
+    """What it raised was told, or nobody is there to be told."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _headers(metadata: Sequence[tuple[str, Any]] | None) -> dict[bytes, bytes]:
+    return {str(k).encode(): v if isinstance(v, bytes) else str(v).encode() for k, v in metadata or ()}
+
+
 def _tensors(asked: Any) -> list[Tensor]:
     """The input tensors; their texts by value or raw."""
     raws = asked.raw_input_contents
@@ -198,6 +257,8 @@ def _tensors(asked: Any) -> list[Tensor]:
 
 
 def _decoded(values: Sequence[bytes]) -> list[str]:
+    if len(values) > INPUTS_MAX:
+        raise Invalid("gateway.too-many-inputs", n=len(values), max=INPUTS_MAX)
     try:
         return [value.decode() for value in values]
     except UnicodeDecodeError as e:
