@@ -5,19 +5,23 @@ Pure: candidates in, choice out. Knows nothing of files, time or words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from wenfang.core.errors import Invalid
 from wenfang.stats.paired import Difference, compare, holm
-from wenfang.stats.scores import Counts
+from wenfang.stats.scores import Counts, score
 
 from .cost import Price, cost_of_a_million
 
-__all__ = ["ALPHA", "SAME_COST", "SAME_SIZE", "Breach", "Candidate", "Choice", "Cost", "Limits", "Test", "choose", "non_dominated"]
+__all__ = ["ALPHA", "FIRST_LOOK", "SAME_COST", "SAME_SIZE", "Breach", "Candidate", "Choice", "Cost", "Limits", "Test", "choose", "finalists", "non_dominated"]
 
 ALPHA = 0.05
+FIRST_LOOK = 0.01
+"""Where folds are fitted there are two looks: valid decides at this level, and at what is left of ``ALPHA`` whatever was answered by then."""
+FINALISTS = 3
 SAME_COST = 1.25
 """Latencies within 25 % of the fastest are called equal: two measurements of one model differ by as much on a busy machine."""
 SAME_SIZE = 4.0
@@ -130,6 +134,9 @@ class Test:
     other: str
     difference: Difference
     p_holm: float
+    """Corrected for all tests of the choice and, where folds were fitted, for both looks."""
+    n: int = 0
+    """Examples both have answered."""
 
     def worse(self, alpha: float) -> bool:
         """Whether the other is significantly worse."""
@@ -163,12 +170,13 @@ def non_dominated(candidates: Sequence[Candidate]) -> list[str]:
     return [c.name for c in candidates if not any(beats(o, c) for o in candidates)]
 
 
-def choose(candidates: Sequence[Candidate], limits: Limits, *, alpha: float = ALPHA, seed: int = 0) -> Choice:
+def choose(candidates: Sequence[Candidate], limits: Limits, *, folds: Mapping[str, Counts] | None = None, alpha: float = ALPHA, seed: int = 0) -> Choice:
     """Choose among measured candidates, judged on valid.
 
     Args:
         candidates: judged on the same examples.
         limits: hard.
+        folds: counts of those that valid could not tell apart, over more examples; where two of them keep the limits, the choice is among these.
         alpha: level of the tests, over all of them (Holm).
         seed: of the resamples.
 
@@ -176,20 +184,70 @@ def choose(candidates: Sequence[Candidate], limits: Limits, *, alpha: float = AL
         Invalid: `select.no-candidate-meets-limits`, naming the nearest and by how much.
     """
     excluded = {c.name: broken for c in candidates if (broken := limits.broken_by(c))}
-    allowed = sorted((c for c in candidates if c.name not in excluded), key=lambda c: (-c.score, c.p99_ms, c.size_bytes, c.name))
+    allowed = _ranked(c for c in candidates if c.name not in excluded)
     if not allowed:
         raise _nobody(candidates, excluded)
-    best, others = allowed[0], allowed[1:]
-    differences = [compare(best.counts, o.counts, seed=seed) for o in others]
-    tests = [Test(best.name, o.name, d, p) for o, d, p in zip(others, differences, holm([d.p for d in differences]), strict=True)]
-    equal = [best, *(o for o, t in zip(others, tests, strict=True) if not t.worse(alpha) and (not o.constant or o.score >= best.score))]
+    more = folds or {}
+    heard = _ranked(replace(c, counts=more[c.name], score=score(more[c.name])) for c in allowed if c.name in more)
+    if len(heard) < 2:
+        heard = []
+    names = {c.name for c in heard}
+    order = [*heard, *(c for c in allowed if c.name not in names)]
+    tests = _tests(order, {c.name: c for c in allowed}, names, looks=2 if more else 1, alpha=alpha, seed=seed)
+    best, others = order[0], order[1:]
+    equal = [best, *(o for o, t in zip(others, tests, strict=True) if not t.worse(alpha) and (not o.constant or o.score >= best.score) and (not names or o.name in names))]
     chosen = _cheapest(equal)
-    rest = [c for c in allowed if c is not chosen]
+    rest = [c for c in order if c is not chosen]
     runner_up = best if best is not chosen else next(iter(rest), None)
-    higher = [c for c in candidates if c.name in excluded and c.score > chosen.score]
-    gains = [compare(c.counts, chosen.counts, seed=seed) for c in higher]
-    loosening = [Test(c.name, chosen.name, d, p) for c, d, p in zip(higher, gains, holm([d.p for d in gains]), strict=True)]
+    judged = next(c for c in candidates if c.name == chosen.name)
+    higher = [c for c in candidates if c.name in excluded and c.score > judged.score]
+    gains = [compare(c.counts, judged.counts, seed=seed) for c in higher]
+    loosening = [Test(c.name, chosen.name, d, p, len(c.counts)) for c, d, p in zip(higher, gains, holm([d.p for d in gains]), strict=True)]
     return Choice(chosen.name, best.name, runner_up.name if runner_up else None, tests, excluded, non_dominated(candidates), loosening)
+
+
+def finalists(candidates: Sequence[Candidate], limits: Limits, *, seed: int = 0) -> list[str]:
+    """Who should answer more examples, three at most: the leader, the cheapest that valid cannot tell from it, and the best such of another family.
+
+    The leader alone: valid has decided.
+
+    Args:
+        candidates: judged on the same examples.
+        limits: hard.
+        seed: of the resamples.
+
+    Raises:
+        Invalid: `select.no-candidate-meets-limits`.
+    """
+    choice, by_name = choose(candidates, limits, seed=seed), {c.name: c for c in candidates}
+    leader = by_name[choice.best]
+    rivals = _ranked(by_name[t.other] for t in choice.tests if not t.worse(FIRST_LOOK) and not by_name[t.other].constant)
+    if leader.constant or not rivals:
+        return [leader.name]
+    cheapest = _cheapest([leader, *rivals])
+    wanted = [leader] if cheapest is leader else [leader, cheapest]
+    for rival in rivals:
+        if len(wanted) < FINALISTS and rival.family not in {c.family for c in wanted}:
+            wanted.append(rival)
+    return [c.name for c in (wanted if len(wanted) > 1 else [leader, rivals[0]])]
+
+
+def _ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda c: (-c.score, c.p99_ms, c.size_bytes, c.name))
+
+
+def _tests(order: Sequence[Candidate], on_valid: Mapping[str, Candidate], heard: AbstractSet[str], *, looks: int, alpha: float, seed: int) -> list[Test]:
+    """The first of ``order`` against each other one: on all answers of both where both were heard, else on valid.
+
+    With two looks each p is weighted by its look's part of ``alpha`` (Bonferroni over looks, whatever the two have in common), then Holm.
+    """
+    first, second = (alpha / FIRST_LOOK, alpha / (alpha - FIRST_LOOK)) if looks > 1 else (1.0, 1.0)
+    best, tested, weighted = order[0], list[tuple[Candidate, Difference, int]](), list[float]()
+    for other in order[1:]:
+        a, b = (best, other) if other.name in heard else (on_valid[best.name], on_valid[other.name])
+        tested.append((other, compare(a.counts, b.counts, seed=seed), len(a.counts)))
+        weighted.append(min(1.0, tested[-1][1].p * (second if other.name in heard else first)))
+    return [Test(best.name, other.name, d, p, n) for (other, d, n), p in zip(tested, holm(weighted), strict=True)]
 
 
 def _cheapest(equal: Sequence[Candidate]) -> Candidate:

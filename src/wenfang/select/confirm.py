@@ -5,8 +5,10 @@ Knows nothing of how candidates were found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+
+from wenfang.stats.scores import Counts
 
 from .choose import Candidate, Choice, choose
 from .latency import measure_strictly, near
@@ -15,7 +17,7 @@ from .search import Search
 __all__ = ["choose_confirmed"]
 
 
-def choose_confirmed(search: Search, candidates: Sequence[Candidate]) -> tuple[list[Candidate], Choice]:
+def choose_confirmed(search: Search, candidates: Sequence[Candidate], folds: Mapping[str, Counts] | None = None) -> tuple[list[Candidate], Choice]:
     """The candidates as they were measured at last, and a choice whose latency held each time it was measured.
 
     Raises:
@@ -25,7 +27,7 @@ def choose_confirmed(search: Search, candidates: Sequence[Candidate]) -> tuple[l
     confirmed = {e["run"]: e["latency"] for e in search.journal.find("confirmed")}
     found = [replace(c, latency=confirmed.get(c.name, c.latency)) for c in found]
     while True:
-        choice = choose(found, plan.limits, seed=plan.seed)
+        choice = choose(found, plan.limits, folds=folds, seed=plan.seed)
         chosen = next(c for c in found if c.name == choice.chosen)
         limit = plan.limits.max_latency_ms
         if limit is None or chosen.name in confirmed or not near(chosen.p99_ms, limit):

@@ -117,6 +117,10 @@ def _more_time(d: Document) -> list[Sentence]:
     if refit["key"] == "verdict.refit-no-time":
         need = max(need, refit["fields"]["need_s"] - refit["fields"]["left_s"])
         said.append(("explain.would-refit", {"need_s": refit["fields"]["need_s"]}))
+    folds = d.get("folds")
+    if folds and folds["key"] == "verdict.folds-no-time":
+        need = max(need, folds["fields"]["need_s"] - folds["fields"]["left_s"])
+        said.append(("explain.would-fold", {"need_s": folds["fields"]["need_s"]}))
     if not said:
         return [("explain.nothing-left", {})] if all(g["key"] in _ALL_DONE for g in d["given_up"]) else []
     # what a family lacks is its share of the budget after the others' and the refit's: about half of what is added reaches it

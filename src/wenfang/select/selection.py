@@ -28,6 +28,7 @@ from .choose import Candidate, Choice, Limits
 from .confirm import choose_confirmed
 from .earlier import Recipe, describe
 from .final import Final, finish
+from .folding import Folds, confirm_by_folds
 from .journal import Journal, fingerprint
 from .plan import Plan, Ports
 from .report import report
@@ -131,9 +132,11 @@ def select(
     search = Search(train, valid, plan=remembered(plan, journal), ports=ports, journal=journal, test_n=len(test))
     search.run(known, shape_of(train, pretrained, upstreams, guide))
     found = search.found()
-    candidates, choice = choose_confirmed(search, [_candidate(f) for f in found])
+    contenders = [_candidate(f) for f in found]
+    folds = confirm_by_folds(search, contenders)
+    candidates, choice = choose_confirmed(search, contenders, folds.counts if folds else None)
     final = finish(search, choice, families=known, test=test, leaked_test_rows=leaked_test_rows)
-    document = _document(search, found, candidates, choice, final, limits=limits, test=test)
+    document = _document(search, found, candidates, choice, final, folds=folds, limits=limits, test=test)
     document.update(command=command, card=dict(card or {}), budget_s=plan.budget_s, seed=seed, spent_s=journal.spent_s(), created_at=now().isoformat(), resumed=journal.resumed)
     ports.progress.stage("report")
     sentences: list[Sentence] = [(key, fields) for key, fields in document["verdict"]]
@@ -192,10 +195,17 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _document(search: Search, found: list[Found], candidates: list[Candidate], choice: Choice, final: Final, *, limits: Limits, test: Examples) -> dict[str, Any]:
+def _document(
+    search: Search, found: list[Found], candidates: list[Candidate], choice: Choice, final: Final, *, folds: Folds | None, limits: Limits, test: Examples
+) -> dict[str, Any]:
     valid = {f.run.name: f.evaluation.headline() for f in found}
     by_name = {f.run.name: f for f in found}
-    sentences = [*choice_sentences(choice, candidates, valid), *final.sentences, *test_sentences(final.test, final.paired, final.leaks), *final.scrutiny.sentences()]
+    sentences = [
+        *choice_sentences(choice, candidates, valid, folds and folds.sentence),
+        *final.sentences,
+        *test_sentences(final.test, final.paired, final.leaks),
+        *final.scrutiny.sentences(),
+    ]
     rows = [
         {
             "name": c.name, "family": c.family, "params": by_name[c.name].run.params, "valid": valid[c.name], "macro_f1": by_name[c.name].run.metrics.get("macro_f1"), "latency_ms": {"p50": c.latency["p50_ms"], "p99": c.p99_ms},
@@ -209,7 +219,7 @@ def _document(search: Search, found: list[Found], candidates: list[Candidate], c
     return {
         "schema": SCHEMA, "task": search.train.task, "metric": chosen.evaluation.metric, "limits": limits.document(), "rows": {"train": len(search.train), "valid": len(search.valid), "test": len(test)},
         "labels_n": len(search.train.label_names()), "meta": describe(search.train).document(), "objectives": list(search.plan.objectives), "runs": [r.document() for r in search.all_runs()], "given_up": [{"key": e["key"], **e["fields"]} for e in search.journal.find("given-up")],
-        "candidates": rows, "choice": asdict(choice), "valid": chosen.evaluation.document(), "final": final.document(), "verdict": sentences, "environment": {**_environment(), **chosen.run.environment},
+        "candidates": rows, "choice": asdict(choice), "folds": folds and folds.document(), "valid": chosen.evaluation.document(), "final": final.document(), "verdict": sentences, "environment": {**_environment(), **chosen.run.environment},
     }  # fmt: skip
 
 

@@ -26,19 +26,22 @@ def limit_key(prefix: str, breach: Breach) -> Sentence:
     return f"verdict.{prefix}-{LIMIT_NAMES[breach.limit]}", {"value": breach.value / unit, "allowed": breach.allowed / unit}
 
 
-def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Mapping[str, Mapping[str, float]]) -> list[Sentence]:
+def choice_sentences(choice: Choice, candidates: Sequence[Candidate], valid: Mapping[str, Mapping[str, float]], folds: Sentence | None = None) -> list[Sentence]:
     """What was chosen on valid and why, against whom, and what was left out.
 
     Args:
         choice: of ``choose``.
         candidates: all of them.
         valid: score, low, high by name.
+        folds: what there is to say of them.
     """
     by_name = {c.name: c for c in candidates}
     chosen, best = by_name[choice.chosen], by_name[choice.best]
     said: list[Sentence] = [
         ("verdict.chosen", {"family": chosen.family, "run": chosen.name, **_score(valid[chosen.name]), "p99_ms": chosen.p99_ms, "size_mb": megabytes(chosen.size_bytes)})
     ]
+    if folds is not None:
+        said.append(folds)
     tests = {t.other: t for t in choice.tests}
     if choice.chosen != choice.best:
         test = tests[chosen.name]
