@@ -24,15 +24,15 @@ from wenfang.stats.scores import Counts, score
 
 from .choose import Candidate, finalists
 from .evaluate import predict_all
-from .search import Search
+from .search import LEAST_FOLDS, Search
 from .trial import Run, reason_of
 from .verdict import Sentence
 from .wanted import judge
 
 __all__ = ["FOLDS", "Folds", "confirm_by_folds"]
 
-FOLDS = (5, 4, 3, 2)
-"""As many as there is time for."""
+FOLDS = ((5, 5), (4, 4), (3, 3), (2, 2), LEAST_FOLDS)
+"""Into how many train is dealt and how many of these are fitted: the first that there is time for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def confirm_by_folds(search: Search, candidates: Sequence[Candidate]) -> Folds |
     by_name = {r.name: r for r in search.all_runs()}
     runs = [by_name[name] for name in plan["runs"]]
     parts = list(split_rows(search.train, shares={str(i): 1.0 for i in range(plan["folds_n"])}, seed=search.plan.seed).values())
-    _fit_folds(search, runs, parts)
+    _fit_folds(search, runs, parts, plan["wanted_n"])
     return _pooled(search, runs, parts)
 
 
@@ -85,7 +85,7 @@ def confirm_by_folds(search: Search, candidates: Sequence[Candidate]) -> Folds |
 
 
 def _plan(search: Search, candidates: Sequence[Candidate]) -> dict[str, Any] | None:
-    """Who is fitted on how many folds: as many of them as there is time for."""
+    """Who is fitted on how many folds, or why nobody is."""
     runs = _finalists(search, candidates)
     if len(runs) < 2:
         return None
@@ -95,10 +95,10 @@ def _plan(search: Search, candidates: Sequence[Candidate]) -> dict[str, Any] | N
     left_s = _left_s(search, runs)
     for few in dict.fromkeys((tuple(names), tuple(names[:2]))):
         members = _members(search, [r for r in runs if r.name in few])
-        for k in FOLDS:
-            if search.folds_s(members, k) <= left_s:
-                return {"folds_n": k, "runs": list(few)}
-    need_s = search.folds_s(_members(search, runs[:2]), FOLDS[-1])
+        for k, wanted_n in FOLDS:
+            if search.folds_s(members, k, wanted_n) <= left_s:
+                return {"folds_n": k, "wanted_n": wanted_n, "runs": list(few)}
+    need_s = search.folds_s(_members(search, runs[:2]), *LEAST_FOLDS)
     return {"folds_n": 0, "key": "verdict.folds-no-time", "fields": {"runs": names[:2], "valid_n": len(search.valid), "need_s": need_s, "left_s": max(0.0, left_s)}}
 
 
@@ -135,16 +135,16 @@ def _members_of(search: Search, run: Run) -> list[Run]:
 # ---------------------------------------------------------------- the folds
 
 
-def _fit_folds(search: Search, runs: Sequence[Run], parts: Sequence[Sequence[int]]) -> None:
+def _fit_folds(search: Search, runs: Sequence[Run], parts: Sequence[Sequence[int]], wanted_n: int) -> None:
     """Fit what is missing, fold by fold; the first that fails or finds no time is the last."""
     journal, members = search.journal, _members(search, runs)
     done = len(journal.find("fold"))
     if journal.find("folds-over"):
         return
-    search.progress.stage("folds", len(parts) * len(members), "runs")
+    search.progress.stage("folds", wanted_n * len(members), "runs")
     search.progress.advance(done * len(members))
-    one_s = search.folds_s(members, len(parts)) / len(parts)
-    for number in range(done, len(parts)):
+    one_s = search.folds_s(members, len(parts), 1)
+    for number in range(done, wanted_n):
         left_s = _left_s(search, runs)
         if one_s > left_s:
             journal.add("folds-over", key="verdict.folds-no-time", fields={"need_s": one_s, "left_s": max(0.0, left_s)})

@@ -57,7 +57,9 @@ LATE = 0.03
 """Share of the budget by which a family may miss its deadline, before it was seen to."""
 SPARE = 0.02
 FOLDING = 0.25
-"""Share of the budget that proposals leave, at most, to folds of the two best families where valid cannot tell these apart."""
+"""Share of the budget that all but a family's first fit leave, at most, to folds of the two best families where valid cannot tell these apart."""
+LEAST_FOLDS = (3, 1)
+"""The least that is worth it: fits on two thirds of train, answers to the third."""
 LEARNING = 0.1
 """A first fit gets at least so many seconds for each second of loading its libraries."""
 SLOW = 3.0
@@ -189,11 +191,11 @@ class Search:
         """What comes after the refit of a run of this family: bundle, latency, and answers to the test, all estimated."""
         return TAIL * self.around_s(lane)
 
-    def folds_s(self, runs: Sequence[Run], k: int) -> float:
-        """What fitting these again on k folds of train is taken to need: fits on (k - 1)/k of it, answers to all of it, and dealing it out."""
+    def folds_s(self, runs: Sequence[Run], k: int, wanted_n: int) -> float:
+        """What fitting these on some of k folds of train is taken to need: fits on (k - 1)/k of it, answers to 1/k, and dealing it out."""
         rows = len(self.train)
         answers = rows / max(1, len(self.valid))
-        return 1.2 * sum((k - 1) * r.fit_s + answers * r.predict_s for r in runs) + DEALING_S * rows
+        return 1.2 * wanted_n / k * sum((k - 1) * r.fit_s + answers * r.predict_s for r in runs) + DEALING_S * rows
 
     def around_s(self, lane: Lane) -> float:
         """Predicting, writing and measuring a run of this family; before the first one a guess."""
@@ -316,14 +318,14 @@ class Search:
             pairs = sorted(((x.best.score, 1.1 * self.growth * x.best.fit_s + 3 * x.best.predict_s) for x in self.lanes if x.best and x is not lane), reverse=True)
             refit_of_best = max(refit_of_best, sum(s for _, s in pairs[:2]))
             free -= sum(s for _, s in pairs[:1])
-        if not lane.waiting:
+        if lane.full:
             free -= min(FOLDING * self.plan.budget_s, self._undecided_s())
         return min((free - self.tail_s(lane)) / (1 + 1.1 * self.growth), free - refit_of_best)
 
     def _undecided_s(self) -> float:
         """What the fewest folds of the two best families would take; nothing where valid tells them apart."""
         bests = sorted((x.best for x in self.lanes if x.best and not x.family.remote), key=lambda r: -r.score)[:2]
-        return self.folds_s(bests, 2) if len(bests) == 2 and bests[1].metrics["high"] >= bests[0].metrics["low"] else 0.0
+        return self.folds_s(bests, *LEAST_FOLDS) if len(bests) == 2 and bests[1].metrics["high"] >= bests[0].metrics["low"] else 0.0
 
     def _least_s(self, lane: Lane) -> float:
         """A fit with less time than this is not begun."""
