@@ -127,3 +127,29 @@ def test_two_replicas_share_what_comes(folder):
             pool.close()
 
     run(scenario())
+
+
+def test_a_replica_that_leaves_writes_what_it_has_begun_and_gets_nothing_new(folder):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            more = {"task": "chat", "joins": 4, "token_ms": 10}
+            a, b = replicas.start("a", **more), replicas.start("b", **more)
+            pool = Pool("mv", "m:1", [a], Limits())
+            assert await pool.until_ready(20)
+            begun = [Heard(pool, ["x" * 60]), Heard(pool, ["y" * 60], stream=False)]
+            while not begun[0].pieces:
+                await asyncio.sleep(0.01)
+            pool.set_sockets([b])
+            assert await pool.until_ready(20)
+            replicas.children["b"].signal(19)  # whatever is answered now comes from the other
+            assert [(await one.outcome)[0].text for one in begun] == ["x" * 60, "y" * 60]
+            assert pool.figures.retried == 0
+            later = Heard(pool, ["z"])
+            await asyncio.sleep(0.2)
+            assert not later.outcome.done()
+            replicas.children["b"].signal(18)
+            assert (await later.outcome)[0].text == "z"
+            assert not pool._leaving
+            pool.close()
+
+    run(scenario())

@@ -64,3 +64,43 @@ def test_no_limit_of_waiting_no_refusal(folder):
             pool.close()
 
     run(scenario())
+
+
+def test_who_waits_for_the_only_replica_to_come_back_is_not_refused(folder):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            path = replicas.start("a", wait_ms=2)
+            pool = Pool("mv", "m:1", [path], Limits(deadline_s=20.0, wait_s=0.05))
+            assert await pool.until_ready(30)
+            end = time.monotonic() + 2.2
+            while time.monotonic() < end:
+                await ask(pool, ["text"])
+            assert pool.state()["rate_per_s"] > 0
+            replicas.children["a"].close(2.0)
+            asked = []
+            for _ in range(100):
+                asked.append(ask(pool, ["again"]))
+                await asyncio.sleep(0.015)
+            replicas.start("a", wait_ms=2)
+            assert [o[0].label for o in await asyncio.gather(*asked)] == ["a"] * 100
+            assert pool.figures.refused == 0
+            pool.close()
+
+    run(scenario())
+
+
+def test_an_idle_hour_does_not_make_the_next_burst_look_slow(folder):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            pool = Pool("mv", "m:1", [replicas.start("a", wait_ms=2)], Limits())
+            assert await pool.until_ready(30)
+            end = time.monotonic() + 2.2
+            while time.monotonic() < end:
+                await ask(pool, ["text"])
+            await asyncio.sleep(1.2)  # the second in which the load ended counts
+            before = pool.state()["rate_per_s"]
+            await asyncio.sleep(3)
+            assert pool.state()["rate_per_s"] == before > 0
+            pool.close()
+
+    run(scenario())

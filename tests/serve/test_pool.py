@@ -210,3 +210,34 @@ def test_tables_change_without_a_gap_and_bad_ones_change_nothing(folder):
             router.close()
 
     run(scenario())
+
+
+def test_what_nobody_wants_makes_room_in_a_full_queue_for_what_is_answered(folder):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            pool = Pool("mv", "m:1", [replicas.start("a", wait_ms=100, batch_max=1)], Limits(batch_max=1, queue_max=3))
+            assert await pool.until_ready(20)
+            busy = ask(pool, ["busy"])
+            await asyncio.sleep(0.02)
+            for ticket in [pool.submit([text], 1, lambda _: None) for text in "abc"]:
+                ticket.cancel()
+            assert [o.label for o in await asyncio.wait_for(ask(pool, ["two", "more"]), 5)] == ["t", "m"]
+            await busy
+            pool.close()
+
+    run(scenario())
+
+
+def test_closing_ends_what_is_with_a_replica_too(folder):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            pool = Pool("mv", "m:1", [replicas.start("a", wait_ms=300, batch_max=1)], Limits(batch_max=1))
+            assert await pool.until_ready(20)
+            asked = [ask(pool, ["with it"]), ask(pool, ["waiting"])]
+            await asyncio.sleep(0.05)
+            assert pool.state()["in_flight"] == 1
+            pool.close()
+            for error in await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 2):
+                assert (type(error), error.code) == (Busy, "serve.pool-closed")
+
+    run(scenario())

@@ -14,7 +14,7 @@ from wenfang.serve.pool import Limits, Pool
 
 
 def key(text, model="mv", top_k=1):
-    return (model, top_k, text, "")
+    return (model, top_k, text, None)
 
 
 def test_the_least_recently_used_goes_and_the_bound_holds():

@@ -155,7 +155,8 @@ def choose(waiting: list[Item], curve: CostCurve, limit: int) -> list[Item]:
     if limit <= 1 or lead.attempts or len(waiting) == 1:
         del waiting[0]
         return [lead]
-    near = sorted((item for item in waiting[1:WINDOW] if not item.attempts), key=lambda item: abs(item.length - lead.length))
+    pairs = lead.ticket.pairs  # of one model that takes both, they are different questions
+    near = sorted((item for item in waiting[1:WINDOW] if not item.attempts and item.ticket.pairs == pairs), key=lambda item: abs(item.length - lead.length))
     batch, longest, own = [lead], lead.length, lead.length
     spare = curve.fixed_ms / curve.item_ms if curve.item_ms > 0 else float("inf")
     for item in near:

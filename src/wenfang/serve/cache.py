@@ -13,8 +13,8 @@ from wenfang.core.examples import Output
 
 __all__ = ["AnswerCache", "Key"]
 
-Key = tuple[str, int, str, str]
-"""(id of the model version, top_k, text, second text or empty)."""
+Key = tuple[str, int, str, str | None]
+"""(id of the model version, top_k, text, second text of a pair)."""
 _ENTRY_BYTES = 400
 """What an entry costs beside its strings: tuples, the record, the dictionary's slot."""
 

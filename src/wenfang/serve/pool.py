@@ -76,7 +76,7 @@ class Pool:
         self._writing: list[Ticket] = []
         """Of generation: their deadlines move."""
         self._dispatching = False
-        self._closing = False
+        self._closing = self._closed = False
         self._some_ready = asyncio.Event()
         self._idle = asyncio.Event()
         self._rate_per_s = 0.0
@@ -84,23 +84,32 @@ class Pool:
         """When nothing waited, last."""
         self._rate_mark: tuple[float, int] = (self.loop.time(), 0)
         self._replicas: dict[str, Link] = {}
+        self._leaving: set[Link] = set()
+        """Not of the routing table any more, and not done yet."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper = self.loop.create_task(self._sweep())
         self.set_sockets(sockets)
 
     # ------------------------------------------------------------ replicas
     def set_sockets(self, sockets: Sequence[str]) -> None:
-        """Have exactly these replicas; batches of those that leave are answered elsewhere."""
+        """Have exactly these replicas; those that leave get nothing new and finish what is with them."""
         for path in set(self._replicas) - set(sockets):
             leaving = self._replicas.pop(path)
             if leaving in self._free:
                 self._free.remove(leaving)
-            leaving.close()
             self._tasks.pop(path).cancel()
+            leaving.closed = True
+            if leaving.sent:
+                self._leaving.add(leaving)
+            else:
+                leaving.close()
         for path in sockets:
             if path not in self._replicas:
                 replica = self._replicas[path] = Link(self, path)
                 self._tasks[path] = self.loop.create_task(replica.stay_connected())
+
+    def _links(self) -> list[Link]:
+        return [*self._replicas.values(), *self._leaving]
 
     @property
     def ready(self) -> int:
@@ -124,6 +133,7 @@ class Pool:
 
     def replica_lost(self, replica: Link, batch: list[Item]) -> None:
         """Its connection broke while ``batch`` was with it: each text gets one more chance."""
+        self._leaving.discard(replica)
         if replica in self._free:
             self._free.remove(replica)
         if not self.ready:
@@ -135,6 +145,10 @@ class Pool:
                 self._fail(item, Broken("serve.replica-died", model=self.version))
             else:
                 again.append(item)
+        if self._closed:
+            for item in again:
+                self._fail(item, self._closed_error())
+            return
         again = still_wanted(again)
         self.figures.retried += len(again)
         self.waiting[:0] = again
@@ -142,7 +156,10 @@ class Pool:
 
     def batch_answered(self, replica: Link, batch: list[Item], answer: Answer) -> None:
         """Hand the answers out; the replica is free again."""
-        if replica not in self._free and replica.room:
+        if replica.closed and not replica.sent:
+            self._leaving.discard(replica)
+            replica.close()
+        elif not replica.closed and replica.room and replica not in self._free:
             self._free.append(replica)
         if self.waiting:
             self._dispatch()  # before the answers are written: the replica must not wait for us
@@ -207,13 +224,13 @@ class Pool:
             Busy: `serve.queue-full`, `serve.overloaded`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
         """
         if self._closing:
-            raise Busy("serve.pool-closed", model=self.version, retry_after_s=0.1)
+            raise self._closed_error()
         waiting = self.waiting
         sharing = self.sharing if self._steady and options is None and not fresh else None
         known = sharing.known(texts, texts_b, top_k) if sharing is not None else []
         n = sum([found is None for _, found in known]) if sharing is not None else len(texts)
         if len(waiting) + n > self.limits.queue_max:
-            self.waiting[:] = waiting = still_wanted(waiting)
+            waiting[:] = still_wanted(waiting)
         if len(waiting) + n > self.limits.queue_max and n:
             self.figures.refused += 1
             raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
@@ -244,10 +261,10 @@ class Pool:
         return ticket
 
     def _stands_too_long(self) -> bool:
-        """Whether a text that came now would wait longer than it may, by the rate of the last seconds."""
+        """Whether a text that came now would wait longer than it may, by the rate of the last seconds; who waits for the only replica to come back, waits."""
         n, rate = len(self.waiting), self._rate_per_s
         ahead = sum([link.curve.batch_max for link in self._replicas.values() if link.hello is not None])
-        return bool(self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= BATCHES_AHEAD * ahead)
+        return bool(ahead and self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= BATCHES_AHEAD * ahead)
 
     def retry_after_s(self) -> float:
         """When the present queue will be done, by the rate of the last seconds."""
@@ -298,13 +315,15 @@ class Pool:
                     if ticket.deadline <= now:
                         self._too_late(ticket)
                 self._writing = [ticket for ticket in self._writing if not ticket.over]
-            for replica in list(self._replicas.values()):
+            for replica in self._links():
                 self.figures.cancelled += replica.cancel_unwanted()
                 patience_s = hang_s if replica.hello is None else max(hang_s, replica.hello.silent_s)
                 if (replica.sent or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > patience_s:
                     replica.abort(f"no answer for {patience_s:.1f} s")
             since, texts = self._rate_mark
-            if now - since >= 1.0:
+            if now - since >= 1.0 and texts == self.figures.texts and not self.waiting:
+                self._rate_mark = (now, texts)  # nothing asked says nothing of how fast it would go
+            elif now - since >= 1.0:
                 rate = (self.figures.texts - texts) / (now - since)
                 self._rate_per_s = rate if not self._rate_per_s else 0.5 * self._rate_per_s + 0.5 * rate
                 self._rate_mark = (now, self.figures.texts)
@@ -319,7 +338,7 @@ class Pool:
 
     # ------------------------------------------------------------ the end
     def _check_idle(self) -> None:
-        if not any(item.wanted() for item in self.waiting) and not any(r.sent for r in self._replicas.values()):
+        if not any(item.wanted() for item in self.waiting) and not any(r.sent for r in self._links()):
             self._idle.set()
 
     async def drain(self) -> None:
@@ -331,18 +350,21 @@ class Pool:
 
     def close(self) -> None:
         """Hang up now; what still waits fails."""
-        self._closing = True
+        self._closing = self._closed = True
         self._sweeper.cancel()
-        for replica in self._replicas.values():
+        for replica in self._links():
             replica.close()
         for task in self._tasks.values():
             task.cancel()
         for item in self.waiting:
-            self._fail(item, Busy("serve.pool-closed", model=self.version, retry_after_s=0.1))
+            self._fail(item, self._closed_error())
         self.waiting.clear()
         if self.sharing is not None:
             self.sharing.cache.forget(self.model)
         self._idle.set()
+
+    def _closed_error(self) -> Busy:
+        return Busy("serve.pool-closed", model=self.version, retry_after_s=0.1)
 
     def state(self) -> dict[str, Any]:
         """For ``stats``: what it has and what waits."""
@@ -352,7 +374,7 @@ class Pool:
             "replicas": len(self._replicas),
             "ready": self.ready,
             "waiting": len(self.waiting),
-            "in_flight": sum(r.in_flight for r in self._replicas.values()),
+            "in_flight": sum(r.in_flight for r in self._links()),
             "rate_per_s": round(self._rate_per_s, 1),
             "batch_max": max((c.batch_max for c in curves), default=0),
         }

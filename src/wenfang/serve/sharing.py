@@ -34,7 +34,7 @@ class Sharing:
     def known(self, texts: Sequence[str], texts_b: Sequence[str], top_k: int) -> list[tuple[Key, Output | Item | None]]:
         """For each of B texts its key and its answer, or whoever is being asked for it, or None."""
         get, asked, model = self.cache.get, self._asked, self._model
-        seconds = texts_b or [""] * len(texts)
+        seconds = texts_b or [None] * len(texts)
         keys = [(model, top_k, text, second) for text, second in zip(texts, seconds, strict=True)]
         return [(key, get(key) or self._joinable(asked.get(key))) for key in keys]
 
@@ -56,7 +56,7 @@ class Sharing:
                 self.joined += 1
                 joined.also.append((ticket, index))
                 continue
-            item = Item(key[2], index, ticket, key[3])
+            item = Item(key[2], index, ticket, key[3] or "")
             item.key, item.release = key, self.over
             self._asked[key] = item
             new.append(item)
