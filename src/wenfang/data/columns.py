@@ -42,16 +42,18 @@ class Fields:
     target: str | None = None
     weight: str | None = None
     task: Task = "classification"
+    asked: bool = False
+    """A model shall be asked about the text: there is no answer to learn, and tokens or a conversation are one text."""
 
     @property
     def spans(self) -> bool:
         """The label column holds spans."""
-        return self.task == "tagging"
+        return self.task == "tagging" and not self.asked
 
     @property
     def turns(self) -> bool:
         """The text column holds whole conversations: their last turns are the targets."""
-        return self.task == "chat" and self.target is None
+        return self.task == "chat" and self.target is None and not self.asked
 
     def by_role(self) -> dict[str, str]:
         """File column by canonical name, for those that are asked for."""

@@ -14,8 +14,9 @@ from wenfang.core.records import Task
 from wenfang.core.registry import nearest
 
 from .columns import Fields, Look
+from .turns import KEYS as TURNS_NAMES
 
-__all__ = ["Named", "guess_fields", "looks_like_header"]
+__all__ = ["Named", "guess_asked", "guess_fields", "looks_like_header"]
 
 TEXT_NAMES = (
     "text", "content", "sentence", "title", "review", "comment", "utterance", "query", "question", "body", "message", "document", "tweet", "text_a", "sentence1", "data", "tokens",
@@ -94,9 +95,7 @@ def guess_fields(look: Look, *, file: str, named: Named, task: Task | None, earl
         Invalid: `dataset.column-missing` for a named column that is not there, `dataset.column-unclear` when a guess is impossible,
             `dataset.no-spans` when tagging was asked for and nothing holds spans, `dataset.same-column`.
     """
-    for name in named.given():
-        if name not in look.columns:
-            raise Invalid("dataset.column-missing", file=file, column=name, found=look.columns[:50], near=nearest(name, look.columns))
+    _check_named(look, named, file)
     answers = [n for n in (named.text, named.text_b, named.label, named.target) if n is not None]
     if len(set(answers)) < len(answers):
         raise Invalid("dataset.same-column", file=file, column=next(n for n in answers if answers.count(n) > 1))
@@ -115,7 +114,40 @@ def guess_fields(look: Look, *, file: str, named: Named, task: Task | None, earl
         guessed.pop("label", None)
     text = found.pop("text")
     assert text is not None, "every task has a text"
-    return Fields(text, id=named.id, group=named.group, weight=named.weight, task=task, **found), task, guessed
+    answers = {role: found.get(role) for role in ("label", "text_b", "target")}
+    return Fields(text, answers["label"], named.id, named.group, answers["text_b"], answers["target"], named.weight, task), task, guessed
+
+
+def guess_asked(look: Look, *, file: str, named: Named, task: Task) -> tuple[Fields, dict[str, str]]:
+    """(fields, what was guessed) of a file that a model of ``task`` shall be asked about; it needs no answers.
+
+    Raises:
+        Invalid: `dataset.column-missing`, `dataset.column-unclear`, `dataset.same-column`.
+    """
+    _check_named(look, named, file)
+    taken = {c for c in (named.id, named.text_b) if c is not None}
+    if named.text is not None and named.text in taken:
+        raise Invalid("dataset.same-column", file=file, column=named.text)
+    text, text_b = named.text, named.text_b
+    if task == "matching" and (text is None or text_b is None):
+        free = [c for c in look.columns if c not in taken | {text or ""}]
+        pair = pair_columns(look, {named.id} if named.id is not None else set()) or (tuple(free) if not text and not text_b and len(free) == 2 else None)
+        if pair is None and not (text_b is not None and free) and not (text is not None and len(free) == 1):
+            raise Invalid("dataset.column-unclear", file=file, role="text_b", flag="--text-b", found=look.columns[:50])
+        left = [c for c in pair or free if c not in {text, text_b}]
+        text, text_b = text or left[0], text_b or left[-1]
+    elif text is None and task in {"generation", "chat"}:
+        turns = (look.turns or _by_name(look, TURNS_NAMES, taken)) if task == "chat" else None
+        text = turns or _by_name(look, SOURCE_NAMES, taken)
+    text = text or _text_column(look, taken, file)
+    guessed = {role: name for role, name, given in (("text", text, named.text), ("text_b", text_b, named.text_b)) if given is None and name is not None}
+    return Fields(text, id=named.id, text_b=text_b, task=task, asked=True), guessed
+
+
+def _check_named(look: Look, named: Named, file: str) -> None:
+    for name in named.given():
+        if name not in look.columns:
+            raise Invalid("dataset.column-missing", file=file, column=name, found=look.columns[:50], near=nearest(name, look.columns))
 
 
 def _task(look: Look, named: Named) -> Task:

@@ -10,7 +10,8 @@ from wenfang.core.text import has_surrogate
 
 from .columns import Batch, Fields, Look, frame_of, int64
 from .shapes import Unusable, is_labels, label_of, labels_of, spans_key, spans_of, string_of, tokens_of
-from .turns import chat_examples, turns_key
+from .tagging import join_tokens, per_character
+from .turns import chat_examples, turns_key, whole_conversation
 
 __all__ = ["Objects", "batch_objects", "look_objects"]
 
@@ -92,6 +93,8 @@ class _Kept:
         if fields.spans and fields.label is not None:
             text, spans, mended = spans_of(row, fields.text, fields.label)
             return {"text": text, "spans": spans}, mended
+        if fields.asked:
+            return {"text": _whole_text(row, fields)}, 0
         values: dict[str, Any] = {"text": string_of(row.get(fields.text))}
         if fields.label is not None:
             values["label"] = (labels_of if fields.task == "multilabel" else label_of)(row.get(fields.label))
@@ -106,3 +109,12 @@ class _Kept:
             self._lines = [line for i, line in enumerate(self._lines) if i not in broken]
             self._columns = {name: [v for i, v in enumerate(column) if i not in broken] for name, column in self._columns.items()}
         return Batch(frame_of(self._columns), int64(self._lines), sorted(self._bad), self._repaired)
+
+
+def _whole_text(row: dict[str, Any], fields: Fields) -> str | None:
+    """The text as one string, whether it stands there as such, as tokens or as a conversation."""
+    if fields.task == "chat" and isinstance(row.get(fields.text), list):
+        return whole_conversation(row[fields.text])
+    if (tokens := tokens_of(row, fields.text)) is not None:
+        return join_tokens(tokens, characters=per_character(tokens))[0]
+    return string_of(row.get(fields.text))

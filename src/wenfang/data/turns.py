@@ -9,7 +9,7 @@ from wenfang.core.conversation import Message, written
 
 from .shapes import Unusable, string_of
 
-__all__ = ["chat_examples", "turns_key"]
+__all__ = ["KEYS", "chat_examples", "turns_key", "whole_conversation"]
 
 KEYS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "history")
 ROLE_KEYS, CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "message", "text", "utterance")
@@ -49,6 +49,19 @@ def chat_examples(value: object) -> Iterator[tuple[str, str]]:
             before = [turns[0], *before[1:]]
         messages = [Message(role or ("user" if (len(before) - k) % 2 else "assistant"), text) for k, (role, text) in enumerate(before)]
         yield written(messages), turns[i][1]
+
+
+def whole_conversation(value: object) -> str:
+    """All turns as one text, for a model that shall go on with it.
+
+    Raises:
+        Unusable: `bad-conversation`.
+    """
+    turns = [_turn(item) for item in cast("list[Any]", value)] if isinstance(value, list) else []
+    known = [role for role, _ in turns if role is not None]
+    if not turns or (known and len(known) < len(turns)):
+        raise Unusable("bad-conversation")
+    return written([Message(role or ("assistant" if i % 2 else "user"), text) for i, (role, text) in enumerate(turns)])
 
 
 def _turn(item: object) -> tuple[Any, str]:

@@ -153,10 +153,12 @@ class Remote(StudioClient):
         return reply.json()
 
     def _upload(self, op: Operation, fields: dict[str, Any]) -> None:
-        """Send the files a request names, and name the uploads instead."""
+        """Send the files a request names, and name the uploads instead; a place on the studio's machine is named by its whole path."""
         project = str(fields.get("project", "default"))
         for name, field in op.request.model_fields.items():
             extra, value = field.json_schema_extra, fields.get(name)
+            if isinstance(extra, dict) and extra.get("path") and isinstance(value, str) and self._local and not value.startswith("upload:"):
+                fields[name] = str(Path(value).expanduser().absolute())
             if isinstance(extra, dict) and extra.get("file") and isinstance(value, (str, list)):
                 named = cast("list[str]", value) if isinstance(value, list) else [value]
                 sent = [self._sent_file(v, project) for v in named]

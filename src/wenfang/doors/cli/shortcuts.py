@@ -6,11 +6,12 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from wenfang.core.errors import Conflict, Invalid
+from wenfang.core.errors import Conflict, Denied, Invalid
 from wenfang.core.home import Home
 from wenfang.core.records import Task
 from wenfang.core.text import has_surrogate
@@ -25,6 +26,9 @@ JSON = click.Option(["--json", "as_json"], is_flag=True, help="print one JSON ob
 SERVER = click.Option(["--server"], envvar="WENFANG_SERVER", help="URL of a remote studio")
 API_KEY = click.Option(["--api-key"], envvar="WENFANG_API_KEY", help="key for --server")
 PORT = click.IntRange(0, 65535)
+WRITING = ("max_tokens", "temperature", "top_p", "stop", "seed")
+SUFFIXES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq", ".xlsx", ".xlsm", ".txt", ".conll"}
+"""A name that ends so is a file, there or not."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
@@ -128,11 +132,22 @@ def _down(home: str | None) -> None:
     click.echo(say("cli.down"))
 
 
-def _predict(service: str, texts: tuple[str, ...], texts_b: tuple[str, ...], top_k: int, home: str | None, server: str | None, api_key: str | None, as_json: bool) -> None:
-    """Ask SERVICE about each TEXT; without TEXT, about each line of standard input."""
+def _predict(service: str, texts: tuple[str, ...], texts_b: tuple[str, ...], home: str | None, server: str | None, api_key: str | None, as_json: bool, **given: Any) -> None:
+    """Ask SERVICE about each TEXT; without TEXT, about each line of standard input; with --input and --output, about every row of a file or dataset version.
+
+    A batch that was interrupted continues where it stopped when the same command is given again.
+    """
     from .session import open_studio
     from .terminal import answer_cells, printable
 
+    writing: dict[str, Any] = {k: v for k in WRITING if (v := given.pop(k)) not in {None, ()}}
+    source, output, top_k = given["input_file"], given["output"], given["top_k"]
+    if output is not None or source not in {None, "-"}:
+        batch = {k: v for k, v in given.items() if k != "input_file" and v is not None}
+        _predict_file(service, texts, texts_b, source, home=home, server=server, api_key=api_key, as_json=as_json, **batch, **writing)
+        return
+    if wrong := [k for k in ("text", "id", "split", "overwrite") if given[k]]:
+        raise click.UsageError(say("cli.batch-only", flag=f"--{wrong[0]}"))
     asked = list(texts) or [line.rstrip("\r\n") for line in sys.stdin]
     for number, text in enumerate([*asked, *texts_b], 1):
         if has_surrogate(text):
@@ -140,12 +155,36 @@ def _predict(service: str, texts: tuple[str, ...], texts_b: tuple[str, ...], top
     if not asked:
         raise click.UsageError(say("cli.no-text"))
     with open_studio(home, server, api_key) as studio:
-        answer = studio.call("service.predict", service=service, inputs=asked, texts_b=list(texts_b), top_k=top_k)
+        answer = studio.call("service.predict", service=service, inputs=asked, texts_b=list(texts_b), top_k=top_k, **writing)
     if as_json:
         click.echo(answer.model_dump_json())
         return
     for text, output in zip(asked, answer.outputs, strict=True):
         click.echo("\t".join(map(printable, (text, *answer_cells(output)))))
+
+
+def _predict_file(
+    service: str, texts: tuple[str, ...], columns_b: tuple[str, ...], source: str | None, *, home: str | None, server: str | None, api_key: str | None, as_json: bool, **fields: Any
+) -> None:
+    """``predict --input --output``: the operation ``service.batch``."""
+    from wenfang.studio import operations
+
+    from .session import open_studio, show
+    from .terminal import Terminal
+
+    if texts or len(columns_b) > 1:
+        raise click.UsageError(say("cli.batch-no-texts"))
+    if source is None or source == "-" or "output" not in fields:
+        raise click.UsageError(say("cli.batch-both"))
+    if server:
+        raise Denied("batch.output-is-local")
+    is_file = Path(source).exists() or os.sep in source or Path(source).suffix.lower() in SUFFIXES
+    fields["file" if is_file else "dataset"] = source
+    if columns_b:
+        fields["text_b"] = columns_b[0]
+    with open_studio(home, server, api_key) as studio, Terminal(quiet=as_json) as progress:
+        answer = studio.call("service.batch", progress=progress, service=service, **fields)
+    show(operations()["service.batch"], answer, as_json=as_json)
 
 
 def _config(home: str | None, as_json: bool) -> None:
@@ -228,8 +267,20 @@ COMMANDS: list[click.Command] = [
         params=[
             click.Argument(["service"]),
             click.Argument(["texts"], nargs=-1),
-            click.Option(["--text-b", "texts_b"], multiple=True, help="second text of a pair, one for each TEXT"),
+            click.Option(["--text-b", "texts_b"], multiple=True, help="second text of a pair, one for each TEXT; with --input, the column of it"),
             click.Option(["--top-k"], type=int, default=1, help="answers with their probabilities"),
+            click.Option(["--input", "input_file"], help="file of any format or dataset version, every row of which is answered; -: standard input, a text on each line"),
+            click.Option(["--output"], help="with --input: file of the answers, .jsonl or .csv"),
+            click.Option(["--overwrite"], is_flag=True, default=None, help="with --input: replace the output if it is there"),
+            click.Option(["--text"], help="with --input: column of the text; guessed unless given"),
+            click.Option(["--id"], help="with --input: column that is written beside each answer"),
+            click.Option(["--split"], help="with a dataset version: only this split"),
+            click.Option(["--project"], help="with a dataset version: where it belongs"),
+            click.Option(["--max-tokens"], type=int, help="generation: tokens at most"),
+            click.Option(["--temperature"], type=float, help="generation: 0 is greedy"),
+            click.Option(["--top-p"], type=float, help="generation: share of the probability that is drawn from"),
+            click.Option(["--stop"], multiple=True, help="generation: ends before any of these"),
+            click.Option(["--seed"], type=int, help="generation: equal seed, equal text"),
             HOME,
             SERVER,
             API_KEY,
