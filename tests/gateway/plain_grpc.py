@@ -11,8 +11,17 @@ from wenfang.doors.gateway.rpc.messages import SERVICE, Messages
 
 port, key = sys.argv[1:]
 m = Messages()
+
+
+class WithKey(grpc.StreamStreamClientInterceptor):
+    """The reflection client has no place for metadata."""
+
+    def intercept_stream_stream(self, continuation, details, requests):
+        return continuation(details._replace(metadata=(("x-api-key", key),)), requests)
+
+
 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-    reflected = ProtoReflectionDescriptorDatabase(channel)
+    reflected = ProtoReflectionDescriptorDatabase(grpc.intercept_channel(channel, WithKey()))
     services = sorted(reflected.get_services())
     assert descriptor_pool.DescriptorPool(reflected).FindServiceByName(SERVICE).methods_by_name.keys() == m.service.methods_by_name.keys()
     infer = channel.unary_unary(f"/{SERVICE}/ModelInfer", request_serializer=m.ModelInferRequest.SerializeToString, response_deserializer=m.ModelInferResponse.FromString)

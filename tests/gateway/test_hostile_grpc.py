@@ -13,6 +13,7 @@ from wenfang.doors.gateway.rpc.messages import SERVICE, Messages  # noqa: E402
 
 MODELS = {"mv_first": ("first:1", "classification", 1, {}), "mv_texts": ("texts:4", "generation", 1, {"task": "generation", "token_ms": 20, "joins": 4})}
 WITH_KEY = (("x-api-key", KEY),)
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 MIB = 1 << 20
 
 
@@ -60,6 +61,10 @@ def test_who_has_no_key_is_turned_away_before_the_message_is_read(plane, channel
     large = asked() + b"\x2a\x00" * (2 * MIB - 100)  # two million empty inputs: 200 MB once parsed
     calls = [unary(channel).future(large, timeout=60) for _ in range(40)]
     assert {call.code().name for call in calls} == {"UNAUTHENTICATED"}
+    alive = [unary(channel, "ServerLive").future(large, timeout=60) for _ in range(40)]
+    assert {call.code().name for call in alive} == {"OK"}  # nothing that is said there must be heard
+    for _ in range(40):
+        assert refusal(lambda: next(streams(channel, REFLECTION)(iter([large]), timeout=60)))[0] == "UNAUTHENTICATED"
     assert resident_bytes(pid) - before < 100 * MIB
     assert refusal(lambda: unary(channel)(b"\xff\xff"))[0] == "UNAUTHENTICATED"
     assert b'wenfang_auth_failures_total{gateway="0",reason="auth.no-key"}' in plane.get("/metrics")[1]
@@ -119,7 +124,7 @@ def test_streams_that_ask_nothing_hold_no_stop_up_and_the_port_is_taken_again(pl
     assert next(held).infer_response.model_version == "1"
     writing = streams(channel)(forever([asked("一二三四五六七八", "texts")]), metadata=WITH_KEY)
     first = next(writing)
-    reflection = streams(channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(forever([]))
+    reflection = streams(channel, REFLECTION)(forever([]), metadata=WITH_KEY)
     pid, port, start = plane.pid("gateway-0"), plane.call("stats")["grpc_port"], time.monotonic()
     os.kill(pid, 15)
     said = [first]

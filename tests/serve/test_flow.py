@@ -94,3 +94,16 @@ def test_gateways_share_a_limit_and_a_new_limit_holds_at_once():
         flow.admit([("key", "k", Rate(requests_per_s=10.0))], 1)
     clock.now += 0.05
     flow.admit([("key", "k", Rate(requests_per_s=1000.0))], 1)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1e-308, 5e-324])
+def test_a_rate_next_to_nothing_is_a_refusal_and_no_fault(rate):
+    clock = Clock()
+    flow = Flow(share=4, clock=clock)
+    owner = ("key", "k", Rate(requests_per_s=rate))
+    flow.admit([owner], 1)
+    clock.now = 1.0
+    with pytest.raises(Busy) as refused:
+        for _ in range(3):
+            flow.admit([owner], 1)
+    assert 0 < refused.value.fields["retry_after_s"] <= 86_401

@@ -18,6 +18,8 @@ __all__ = ["Flow", "Owner", "Rate"]
 
 BURST_S = 2.0
 """A bucket holds what its rate brings in this time, but at least one request."""
+LONGEST_S = 86_400.0
+"""Nobody is told to wait longer: a rate may be next to nothing."""
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,7 +84,8 @@ class Flow:
                 bucket = self._bucket((kind, name, what), per_s / self._share, now)
                 if bucket.level <= 0:
                     self.refused[kind, what] = self.refused.get((kind, what), 0) + 1
-                    wait_s = math.floor(-bucket.level / bucket.rate * 1000 + 2) / 1000  # a little more than needed, in milliseconds
+                    debt_s = -bucket.level / bucket.rate if -bucket.level < LONGEST_S * bucket.rate else LONGEST_S
+                    wait_s = math.floor(debt_s * 1000 + 2) / 1000  # a little more than needed, in milliseconds
                     raise Busy("serve.rate-limited", owner=kind, name=name, limit=per_s, what=what, retry_after_s=wait_s)
                 paying.append((bucket, cost))
         for bucket, cost in paying:

@@ -95,7 +95,7 @@ class Inference(Protocol):
                 return _json(models.index(request))
             case ["repository", "models", name, ("load" | "unload") as verb]:
                 only(request, "POST")
-                self.desk.router.service(name, request.principal)
+                self.desk.target(request, name)
                 raise Unsupported("gateway.no-repository", verb=verb)
             case ["models", name, *rest]:
                 version, verb = _version_and_verb(request, rest)

@@ -90,9 +90,8 @@ async def open_rpc(desk: Desk, metrics: Metrics, limits: Serve, host: str, port:
 async def _open(desk: Desk, metrics: Metrics, limits: Serve, address: tuple[str, int], *, shared: bool) -> RPC:
     import grpc
     import grpc.aio
-    from grpc_reflection.v1alpha import reflection
 
-    from .messages import SERVICE, Messages
+    from .messages import Messages
     from .service import Service
 
     messages = Messages()
@@ -108,16 +107,8 @@ async def _open(desk: Desk, metrics: Metrics, limits: Serve, address: tuple[str,
             ("grpc.http2.max_ping_strikes", 5),
         )
     )
-    handlers: dict[str, tuple[Any, Any]] = {}
-    for method in messages.service.methods:
-        streams = method.server_streaming
-        run, make = (_stream, grpc.stream_stream_rpc_method_handler) if streams else (_unary, grpc.unary_unary_rpc_method_handler)
-        answer = getattr(messages, method.output_type.name)
-        call = make(run(service, method.name, method.input_type.name), response_serializer=answer.SerializeToString)
-        handlers[f"/{SERVICE}/{method.name}"] = call, call if streams else grpc.stream_unary_rpc_method_handler(_turned_away(service, method.name))
-    methods: Any = _Methods(service, handlers)
+    methods: Any = _Methods(service, _handlers(service, messages))
     server.add_generic_rpc_handlers((methods,))
-    reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool=messages.pool)
     host, port = address
     try:
         bound = server.add_insecure_port(f"{f'[{host}]' if ':' in host else host}:{port}")
@@ -126,6 +117,34 @@ async def _open(desk: Desk, metrics: Metrics, limits: Serve, address: tuple[str,
     await server.start()
     log.info("gRPC on %s port %d", host, bound)
     return RPC(server, service, bound)
+
+
+def _handlers(service: Any, messages: Any) -> dict[str, tuple[Any, Any]]:
+    """By path: who answers a caller with a key, and one without."""
+    import grpc
+    from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+    from .messages import SERVICE
+    from .service import OPEN
+
+    found: dict[str, tuple[Any, Any]] = {}
+    for method in messages.service.methods:
+        path, away = f"/{SERVICE}/{method.name}", grpc.stream_unary_rpc_method_handler(_turned_away(service, method.name))
+        written = getattr(messages, method.output_type.name).SerializeToString
+        if method.server_streaming:
+            found[path] = grpc.stream_stream_rpc_method_handler(_stream(service, method.name, method.input_type.name), response_serializer=written), away
+            continue
+        call = _unary(service, method.name, method.input_type.name)
+        if method.name in OPEN:
+            anybody = grpc.stream_unary_rpc_method_handler(_unread(call), response_serializer=written)
+            found[path] = anybody, anybody
+        else:
+            found[path] = grpc.unary_unary_rpc_method_handler(call, response_serializer=written), away
+    told: Any = reflection.aio.ReflectionServicer((SERVICE, reflection.SERVICE_NAME), pool=messages.pool)
+    heard, written = reflection_pb2.ServerReflectionRequest.FromString, reflection_pb2.ServerReflectionResponse.SerializeToString
+    tell = grpc.stream_stream_rpc_method_handler(told.ServerReflectionInfo, request_deserializer=heard, response_serializer=written)
+    found[f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"] = tell, grpc.stream_unary_rpc_method_handler(_turned_away(service, "ServerReflectionInfo"))
+    return found
 
 
 class _Methods:
@@ -156,6 +175,15 @@ async def _refuse(context: Any, error: WenfangError, request: Request | None) ->
         more.append(("retry-after", str(error.fields["retry_after_s"])))
     code = getattr(grpc.StatusCode, _CODES.get(status_of(error), "UNKNOWN"))
     await context.abort(code, f"{error.detail(lang)} {error.hint(lang)}".strip(), tuple(more))
+
+
+def _unread(call: Any) -> Any:
+    """A call that anybody may make says nothing that must be heard."""
+
+    async def unread(_: AsyncIterator[bytes], context: Any) -> Any:
+        return await call(b"", context)
+
+    return unread
 
 
 def _turned_away(service: Any, name: str) -> Any:
