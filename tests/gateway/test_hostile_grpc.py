@@ -100,6 +100,9 @@ def test_a_message_that_is_none_is_an_answer_of_its_own_and_the_stream_goes_on(p
 
 
 def test_a_stream_that_is_left_stops_what_it_had_asked(plane, channel):
+    assert len([*streams(channel)(iter([asked("写", "texts")]), metadata=WITH_KEY, timeout=10)]) == 2
+    statistics = Messages().ModelStatisticsResponse.FromString(unary(channel, "ModelStatistics")(b"\x0a\x05texts", metadata=WITH_KEY))
+    assert statistics.model_stats[0].inference_stats.success.count == 1  # what is streamed counts
     call = streams(channel)(iter([asked("写" * 2000, "texts"), *[asked("写" * 2000, "texts")] * 80]), metadata=WITH_KEY)
     next(call)
     assert plane.call("stats")["pools"]["mv_texts"]["in_flight"] == 1

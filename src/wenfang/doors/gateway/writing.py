@@ -35,6 +35,7 @@ class Writing:
         """Characters handed out."""
         self._event = asyncio.Event()
         self._over = False
+        self._pool = pool
         self._ticket = pool.submit(texts, 1, self._done, options=options, on_piece=self._heard)
 
     def _heard(self, index: int, text: str) -> None:
@@ -44,6 +45,7 @@ class Writing:
 
     def _done(self, ticket: Ticket) -> None:
         self._over = True
+        self._pool.figures.ended(ticket, self._pool.loop.time())
         self._spent(sum([(o.tokens_in or 0) + (o.tokens_out or 0) for o in ticket.outputs if o is not None]) if ticket.error is None else self._heard_n)
         self._event.set()
 
