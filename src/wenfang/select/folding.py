@@ -24,15 +24,12 @@ from wenfang.stats.scores import Counts, score
 
 from .choose import Candidate, finalists
 from .evaluate import predict_all
-from .search import LEAST_FOLDS, Search
+from .search import FOLDS, Search
 from .trial import Run, reason_of
 from .verdict import Sentence
 from .wanted import judge
 
-__all__ = ["FOLDS", "Folds", "confirm_by_folds"]
-
-FOLDS = ((5, 5), (4, 4), (3, 3), (2, 2), LEAST_FOLDS)
-"""Into how many train is dealt and how many of these are fitted: the first that there is time for."""
+__all__ = ["Folds", "confirm_by_folds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +73,8 @@ def confirm_by_folds(search: Search, candidates: Sequence[Candidate]) -> Folds |
         return Folds((plan["key"], plan["fields"]))
     by_name = {r.name: r for r in search.all_runs()}
     runs = [by_name[name] for name in plan["runs"]]
-    parts = list(split_rows(search.train, shares={str(i): 1.0 for i in range(plan["folds_n"])}, seed=search.plan.seed).values())
-    _fit_folds(search, runs, parts, plan["wanted_n"])
+    parts = list(split_rows(search.train, shares={str(i): 1.0 for i in range(FOLDS)}, seed=search.plan.seed).values())
+    _fit_folds(search, runs, parts[: plan["folds_n"]])
     return _pooled(search, runs, parts)
 
 
@@ -95,10 +92,10 @@ def _plan(search: Search, candidates: Sequence[Candidate]) -> dict[str, Any] | N
     left_s = _left_s(search, runs)
     for few in dict.fromkeys((tuple(names), tuple(names[:2]))):
         members = _members(search, [r for r in runs if r.name in few])
-        for k, wanted_n in FOLDS:
-            if search.folds_s(members, k, wanted_n) <= left_s:
-                return {"folds_n": k, "wanted_n": wanted_n, "runs": list(few)}
-    need_s = search.folds_s(_members(search, runs[:2]), *LEAST_FOLDS)
+        for n in range(FOLDS, 0, -1):
+            if search.folds_s(members, n) <= left_s:
+                return {"folds_n": n, "runs": list(few)}
+    need_s = search.folds_s(_members(search, runs[:2]), 1)
     return {"folds_n": 0, "key": "verdict.folds-no-time", "fields": {"runs": names[:2], "valid_n": len(search.valid), "need_s": need_s, "left_s": max(0.0, left_s)}}
 
 
@@ -135,16 +132,16 @@ def _members_of(search: Search, run: Run) -> list[Run]:
 # ---------------------------------------------------------------- the folds
 
 
-def _fit_folds(search: Search, runs: Sequence[Run], parts: Sequence[Sequence[int]], wanted_n: int) -> None:
+def _fit_folds(search: Search, runs: Sequence[Run], parts: Sequence[Sequence[int]]) -> None:
     """Fit what is missing, fold by fold; the first that fails or finds no time is the last."""
     journal, members = search.journal, _members(search, runs)
     done = len(journal.find("fold"))
     if journal.find("folds-over"):
         return
-    search.progress.stage("folds", wanted_n * len(members), "runs")
+    search.progress.stage("folds", len(parts) * len(members), "runs")
     search.progress.advance(done * len(members))
-    one_s = search.folds_s(members, len(parts), 1)
-    for number in range(done, wanted_n):
+    one_s = search.folds_s(members, 1)
+    for number in range(done, len(parts)):
         left_s = _left_s(search, runs)
         if one_s > left_s:
             journal.add("folds-over", key="verdict.folds-no-time", fields={"need_s": one_s, "left_s": max(0.0, left_s)})

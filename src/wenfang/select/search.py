@@ -58,8 +58,8 @@ LATE = 0.03
 SPARE = 0.02
 FOLDING = 0.25
 """Share of the budget that all but a family's first fit leave, at most, to folds of the two best families where valid cannot tell these apart."""
-LEAST_FOLDS = (3, 1)
-"""The least that is worth it: fits on two thirds of train, answers to the third."""
+FOLDS = 5
+"""Into so many train is dealt, and as many are fitted as there is time for: on less of train than four fifths, those that need much of it fall behind."""
 LEARNING = 0.1
 """A first fit gets at least so many seconds for each second of loading its libraries."""
 SLOW = 3.0
@@ -191,11 +191,11 @@ class Search:
         """What comes after the refit of a run of this family: bundle, latency, and answers to the test, all estimated."""
         return TAIL * self.around_s(lane)
 
-    def folds_s(self, runs: Sequence[Run], k: int, wanted_n: int) -> float:
-        """What fitting these on some of k folds of train is taken to need: fits on (k - 1)/k of it, answers to 1/k, and dealing it out."""
+    def folds_s(self, runs: Sequence[Run], n: int) -> float:
+        """What fitting these on n folds of train is taken to need: fits on what is not in the fold, answers to what is, and dealing it out."""
         rows = len(self.train)
         answers = rows / max(1, len(self.valid))
-        return 1.2 * wanted_n / k * sum((k - 1) * r.fit_s + answers * r.predict_s for r in runs) + DEALING_S * rows
+        return 1.2 * n / FOLDS * sum((FOLDS - 1) * r.fit_s + answers * r.predict_s for r in runs) + DEALING_S * rows
 
     def around_s(self, lane: Lane) -> float:
         """Predicting, writing and measuring a run of this family; before the first one a guess."""
@@ -323,9 +323,9 @@ class Search:
         return min((free - self.tail_s(lane)) / (1 + 1.1 * self.growth), free - refit_of_best)
 
     def _undecided_s(self) -> float:
-        """What the fewest folds of the two best families would take; nothing where valid tells them apart."""
+        """What one fold of the two best families would take; nothing where valid tells them apart."""
         bests = sorted((x.best for x in self.lanes if x.best and not x.family.remote), key=lambda r: -r.score)[:2]
-        return self.folds_s(bests, *LEAST_FOLDS) if len(bests) == 2 and bests[1].metrics["high"] >= bests[0].metrics["low"] else 0.0
+        return self.folds_s(bests, 1) if len(bests) == 2 and bests[1].metrics["high"] >= bests[0].metrics["low"] else 0.0
 
     def _least_s(self, lane: Lane) -> float:
         """A fit with less time than this is not begun."""
