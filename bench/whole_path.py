@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from wenfang.core.words import say
+
 DATA = Path(os.environ.get("WENFANG_TEST_DATA", "../shared/data"))
 RUNS = {
     "thucnews": (["thucnews_titles/train_part.txt", "--valid", "thucnews_titles/dev.txt", "--test", "thucnews_titles/test.txt"], "10m", "accuracy ≥ 0.927"),
@@ -71,6 +73,9 @@ def main(names=tuple(RUNS)):
             for key in ("test_without_leaks",):
                 if key in verdict:
                     print(f"  {key}: {verdict[key]}")
+            for key, fields in verdict["verdict"]:
+                if key.startswith("verdict.folds"):
+                    print(f"  {say(key, 'en', **fields)}")
             for note in verdict["data_notes"]:
                 print(f"  {note}")
             for c in verdict["candidates"]:
