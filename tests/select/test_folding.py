@@ -223,7 +223,9 @@ def test_an_ensemble_takes_the_members_that_were_fitted_for_others(tmp_path):
     search = Search(train, valid, plan=Plan(10.0), ports=Ports(host, write, fit), journal=Journal(tmp_path, "x"))
     search.run(known, shape_of(train))
     search.plan = replace(search.plan, budget_s=300.0)
-    first, second = search.lanes[0].full[:2]
+    first = search.lanes[0].full[0]
+    second = replace(first, name="linear-of-another-seed", seed=1)
+    search.lanes[0].runs.append(second)
     members = [known["linear"](known["linear"].Hyper.model_validate(r.params), task="classification", seed=r.seed).fit(train, valid) for r in (first, second)]
     model = known["ensemble"].of(members, [Member(family="linear", hyper=r.params, seed=r.seed) for r in (first, second)], valid)
     both = Run("ensemble-1", "ensemble", 1, model.hyper.model_dump(mode="json"), 0, origin="assembled", fit_s=first.fit_s + second.fit_s, latency=first.latency, size_bytes=9)
