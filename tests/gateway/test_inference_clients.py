@@ -270,6 +270,38 @@ def test_a_callers_deadline_ends_the_wait_and_nothing_else(plane, rpc):
         slow.close()
 
 
+def test_urgent_requests_go_first_over_every_protocol():
+    import threading
+
+    slow = DataPlane({"mv_slow": ("slow:1", "classification", 1, {"wait_ms": 150, "batch_max": 1})}, {"slow": ("pj_1", "mv_slow")}, {"grpc_port": free_port(), "wait_s": 0})
+    try:
+        port, order = slow.call("stats")["grpc_port"], []
+
+        def by_rpc(name, **more):
+            client = grpc_client.InferenceServerClient(f"127.0.0.1:{port}")
+            client.infer("slow", [asked(grpc_client, [name])], headers=x_key(), **more)
+            order.append(name)
+            client.close()
+
+        def by_http(name, priority):
+            assert slow.predict([name], "slow", headers={"X-Priority": priority})[0] == 200
+            order.append(name)
+
+        threads = [threading.Thread(target=by_http, args=(f"batch {i}", "batch")) for i in range(12)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        threads += [threading.Thread(target=by_rpc, args=("urgent",), kwargs={"priority": 1}), threading.Thread(target=by_http, args=("usual", "online"))]
+        for thread in threads[12:]:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {"urgent", "usual"} <= set(order[:9]), order
+        assert slow.predict(["a"], "slow", headers={"X-Priority": "now"})[0] == 422
+    finally:
+        slow.close()
+
+
 def test_statistics_count_what_was_answered(plane, http, rpc):
     before = http.get_inference_statistics("intent", headers=bearer())["model_stats"][0]
     for _ in range(3):

@@ -1,6 +1,6 @@
 """Which of the waiting texts go together into one batch. Pure functions and plain values; no clock, no socket.
 
-Greedy: a free replica takes what waits. Oldest first, then those of nearest length, as long as padding costs less than a batch
+Greedy: a free replica takes what waits. Whose turn it is, then those of nearest length, as long as padding costs less than a batch
 of their own would. There is no timer: nobody waits for company.
 """
 
@@ -82,7 +82,7 @@ class Ticket:
 class Item:
     """One waiting text, and everybody who waits for its answer."""
 
-    __slots__ = ("also", "attempts", "gone", "index", "key", "length", "release", "text", "text_b", "ticket")
+    __slots__ = ("also", "attempts", "gone", "index", "key", "length", "owner", "release", "text", "text_b", "ticket", "turn")
 
     def __init__(self, text: str, index: int, ticket: Ticket, text_b: str = "") -> None:
         self.text = text
@@ -98,6 +98,9 @@ class Item:
         self.release: Callable[[Item], None] | None = None
         """Told when it is dropped because nobody waits any more."""
         self.gone = False
+        self.owner = ""
+        self.turn: tuple[int, float] = (0, 0.0)
+        """(class of priority, tag): the smaller, the sooner."""
 
     def wanted(self) -> bool:
         """Whether anybody still waits; when only those who came later do, the first of them takes its place."""
@@ -136,11 +139,11 @@ def still_wanted(waiting: list[Item]) -> list[Item]:
 def choose(waiting: list[Item], curve: CostCurve, limit: int) -> list[Item]:
     """Take the next batch out of ``waiting``.
 
-    The oldest text leads. A text joins when the padding it brings costs less than the fixed cost of a batch of its own. A text
+    The text whose turn it is leads. A text joins when the padding it brings costs less than the fixed cost of a batch of its own. A text
     that was in a dying replica goes alone, so that one which kills replicas takes nobody with it.
 
     Args:
-        waiting: oldest first; what is taken (and what nobody wants any more) is removed.
+        waiting: in the order of their turns; what is taken (and what nobody wants any more) is removed.
         curve: of the replica that is free.
         limit: texts at most.
 

@@ -24,6 +24,7 @@ from .cache import AnswerCache
 from .figures import PoolFigures
 from .link import Link
 from .sharing import Sharing
+from .turns import RANKS, Turns
 from .wire import Answer, Hello, Piece
 
 __all__ = ["Limits", "Pool"]
@@ -69,6 +70,7 @@ class Pool:
         self.hello_decoder = msgspec.msgpack.Decoder(Hello)
         self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
         self.waiting: list[Item] = []
+        self._turns = Turns()
         self._free: list[Link] = []
         self._tickets: list[tuple[float, int, Ticket]] = []
         """A heap by deadline."""
@@ -151,6 +153,8 @@ class Pool:
             return
         again = still_wanted(again)
         self.figures.retried += len(again)
+        for item in again:
+            item.turn = (-1, 0.0)
         self.waiting[:0] = again
         self._dispatch_soon()
 
@@ -207,6 +211,8 @@ class Pool:
         on_piece: Callable[[int, str], None] | None = None,
         deadline_s: float | None = None,
         fresh: bool = False,
+        owner: str = "",
+        rank: int = RANKS["online"],
     ) -> Ticket:
         """Queue a request; ``done`` is called once, at once if everything is known, else later, with its answers or its error. A batch is of texts or of pairs, of generation or not.
 
@@ -219,6 +225,8 @@ class Pool:
             on_piece: told (index of the text, piece) while it is being written.
             deadline_s: less than the pool's own, when the caller waits no longer.
             fresh: ask the model even where the answer is known.
+            owner: who asks; askers of one class take turns.
+            rank: class of priority, see ``turns.RANKS``.
 
         Raises:
             Busy: `serve.queue-full`, `serve.overloaded`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
@@ -229,28 +237,23 @@ class Pool:
         sharing = self.sharing if self._steady and options is None and not fresh else None
         known = sharing.known(texts, texts_b, top_k) if sharing is not None else []
         n = sum([found is None for _, found in known]) if sharing is not None else len(texts)
-        if len(waiting) + n > self.limits.queue_max:
-            waiting[:] = still_wanted(waiting)
-        if len(waiting) + n > self.limits.queue_max and n:
-            self.figures.refused += 1
-            raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=self.limits.queue_max, retry_after_s=self.retry_after_s())
         now = self.loop.time()
         if not waiting:
             self._empty_at = now
-        elif n and now - self._empty_at > STANDING_S and self._stands_too_long():
-            self.figures.refused += 1
-            raise Busy("serve.overloaded", model=self.version, wait_s=self.limits.wait_s, retry_after_s=self.retry_after_s())
+        if n:
+            self._let_in(n, owner, rank, now)
         wait_s = self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s)
         ticket = Ticket(len(texts), top_k, now, now + wait_s, done)
         ticket.pairs = bool(texts_b)
         if sharing is not None:
-            waiting.extend(sharing.items(ticket, known))
+            items = sharing.items(ticket, known)
             if ticket.over:
                 return ticket
         elif texts_b:
-            waiting.extend([Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))])
+            items = [Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))]
         else:
-            waiting.extend([Item(text, index, ticket) for index, text in enumerate(texts)])
+            items = [Item(text, index, ticket) for index, text in enumerate(texts)]
+        self._turns.line_up(waiting, items, owner, rank)
         if options is not None:
             ticket.options, ticket.on_piece = options, on_piece
             self._writing.append(ticket)
@@ -260,9 +263,24 @@ class Pool:
             self._dispatch_soon()
         return ticket
 
-    def _stands_too_long(self) -> bool:
-        """Whether a text that came now would wait longer than it may, by the rate of the last seconds; who waits for the only replica to come back, waits."""
-        n, rate = len(self.waiting), self._rate_per_s
+    def _let_in(self, n: int, owner: str, rank: int, now: float) -> None:
+        """Return if n more texts of ``owner`` may wait. Whoever has less than the others on average is refused last: the queue may be twice as long for it."""
+        waiting, limits = self.waiting, self.limits
+        ahead = self._turns.ahead(waiting, rank)
+        if ahead + n > limits.queue_max or len(waiting) + n > 2 * limits.queue_max:
+            waiting[:] = still_wanted(waiting)
+            ahead = self._turns.ahead(waiting, rank)
+            full = ahead + n > limits.queue_max and self._turns.share_left(waiting, owner) < n
+            if full or len(waiting) + n > 2 * limits.queue_max:
+                self.figures.refused += 1
+                raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=limits.queue_max, retry_after_s=self.retry_after_s())
+        if waiting and now - self._empty_at > STANDING_S and self._stands_too_long(ahead) and self._turns.share_left(waiting, owner) < n:
+            self.figures.refused += 1
+            raise Busy("serve.overloaded", model=self.version, wait_s=limits.wait_s, retry_after_s=self.retry_after_s())
+
+    def _stands_too_long(self, n: int) -> bool:
+        """Whether a text behind n others would wait longer than it may, by the rate of the last seconds; who waits for the only replica to come back, waits."""
+        rate = self._rate_per_s
         ahead = sum([link.curve.batch_max for link in self._replicas.values() if link.hello is not None])
         return bool(ahead and self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= BATCHES_AHEAD * ahead)
 
@@ -294,6 +312,7 @@ class Pool:
             batch = choose(waiting, replica.curve, 1 if replica.joins else -(-len(waiting) // len(free)))
             if not batch:
                 break
+            self._turns.served(batch)
             free.remove(replica)
             replica.send(batch)
             if replica.room:

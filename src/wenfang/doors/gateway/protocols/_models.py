@@ -53,7 +53,7 @@ class Models:
             raise Invalid("gateway.bad-tensor", reason="an output is asked for twice")
         counts = [_class_count(given) for _, given in wanted]
         outputs, model = await self._desk.predict(
-            request, name, texts, texts_b=texts_b, top_k=max([asked.top_k, *counts]), version=version, options=asked.options, deadline_s=asked.deadline_s
+            request, name, texts, texts_b=texts_b, top_k=max([asked.top_k, *counts]), version=version, options=asked.options, deadline_s=asked.deadline_s, rank=asked.rank
         )
         told = answered(outputs, texts, model, asked.top_k)
         if wanted:

@@ -18,6 +18,7 @@ from wenfang.core.errors import Invalid
 from wenfang.core.examples import Output
 from wenfang.core.plain import plain
 from wenfang.serve.routing import RoutedModel
+from wenfang.serve.turns import RANKS
 
 from .base import INPUTS_MAX, WRITING, generation_of, top_k_of
 
@@ -38,7 +39,7 @@ OUTPUTS: dict[str, Signature] = {
 INPUTS: dict[str, Signature] = {task: (("text", "BYTES"), ("text_b", "BYTES")) if task == "matching" else (("text", "BYTES"),) for task in OUTPUTS}
 _TEXT = frozenset({"text", "texts", "input", "inputs", "input-0"})
 _SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
-_OF_THE_PROTOCOL = frozenset({"binary_data_output", "timeout"})
+_OF_THE_PROTOCOL = frozenset({"binary_data_output", "priority", "timeout"})
 TIMEOUT_MAX_US = 10**12
 _LENGTH = struct.Struct("<I")
 
@@ -67,6 +68,7 @@ class Asked:
     top_k: int = 1
     options: Generation | None = None
     deadline_s: float | None = None
+    rank: int | None = None
 
 
 def _bad(reason: str) -> Invalid:
@@ -138,7 +140,7 @@ def _texts(tensor: Tensor) -> list[str]:
 
 
 def asked_of(parameters: Mapping[str, Any], model: RoutedModel) -> Asked:
-    """What a request's parameters ask of ``model``: ``top_k``, options of generation, ``timeout`` in microseconds.
+    """What a request's parameters ask of ``model``: ``top_k``, options of generation, ``timeout`` in microseconds, ``priority``.
 
     Raises:
         Invalid: `gateway.bad-parameter`.
@@ -151,14 +153,18 @@ def asked_of(parameters: Mapping[str, Any], model: RoutedModel) -> Asked:
         if type(timeout_us) is not int or timeout_us < 0:
             raise Invalid("gateway.bad-parameter", parameter="timeout", got=str(timeout_us)[:40], expected="whole microseconds")
         deadline_s = min(timeout_us, TIMEOUT_MAX_US) / 1e6 or None
+    priority = parameters.get("priority", 0)
+    if type(priority) is not int or priority < 0:
+        raise Invalid("gateway.bad-parameter", parameter="priority", got=str(priority)[:40], expected="0 (as usual), 1 (most urgent), 2, 3")
+    rank = min(priority, len(RANKS)) - 1 if priority else None
     rest = {name: value for name, value in parameters.items() if name not in _OF_THE_PROTOCOL}
     if given := sorted(_SEQUENCES & set(rest)):
         raise Invalid("gateway.bad-parameter", parameter=given[0], got="given", expected="left out: every request stands alone")
     if model.task in WRITING:
-        return Asked(1, generation_of(rest), deadline_s)
+        return Asked(1, generation_of(rest), deadline_s, rank)
     if unknown := sorted(set(rest) - {"top_k"}):
-        raise Invalid("gateway.bad-parameter", parameter=unknown[0][:40], got="unknown", expected="top_k, timeout")
-    return Asked(top_k_of(rest["top_k"]) if "top_k" in rest else 1, None, deadline_s)
+        raise Invalid("gateway.bad-parameter", parameter=unknown[0][:40], got="unknown", expected="top_k, timeout, priority")
+    return Asked(top_k_of(rest["top_k"]) if "top_k" in rest else 1, None, deadline_s, rank)
 
 
 def answered(outputs: Sequence[Output], texts: Sequence[str], model: RoutedModel, top_k: int) -> list[Tensor]:

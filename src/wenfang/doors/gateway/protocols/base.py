@@ -24,6 +24,7 @@ from wenfang.serve.flow import Flow, Owner
 from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
 from wenfang.serve.routing import RoutedModel
+from wenfang.serve.turns import RANKS
 
 __all__ = ["INPUTS_MAX", "TEXT_MAX_CHARS", "TOP_K_MAX", "WRITING", "Desk", "Protocol", "decode_json", "generation_of", "only", "top_k_of", "unknown_version", "wrong_task"]
 
@@ -68,6 +69,7 @@ class Desk:
         version: str | None = None,
         options: Generation | None = None,
         deadline_s: float | None = None,
+        rank: int | None = None,
     ) -> tuple[list[Output], RoutedModel]:
         """Ask service ``name`` about B texts; one answer each, in order, and the model version that gave them.
 
@@ -80,6 +82,7 @@ class Desk:
             version: if given, the number of the version that must answer.
             options: what is asked of generation; other tasks have no use for it.
             deadline_s: how long the caller will wait, where that is less than the gateway's own deadline.
+            rank: class of priority, where the protocol has its own word for it; else ``X-Priority`` says it.
 
         Raises:
             NotFound: `serve.unknown-service`, `serve.unknown-version`.
@@ -111,6 +114,8 @@ class Desk:
             options=options,
             deadline_s=deadline_s,
             fresh=b"cache-control" in request.headers and fresh_wanted(request.headers[b"cache-control"]),
+            owner=asker(request),
+            rank=rank_of(request) if rank is None else rank,
         )
         try:
             await answered
@@ -138,7 +143,7 @@ class Desk:
         owners = self._owners(request, name)
         if owners:
             self.flow.admit(owners, len(texts))
-        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens))
+        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens), owner=asker(request), rank=rank_of(request))
         await writing.begun()
         return writing, model
 
@@ -243,6 +248,27 @@ def decode_json(request: Request, decoder: msgspec.json.Decoder[T], body: bytes 
 def fresh_wanted(header: bytes) -> bool:
     """Whether ``Cache-Control`` asks for an answer that was not kept."""
     return any(word.strip().lower() in {b"no-cache", b"no-store", b"max-age=0"} for word in header.split(b","))
+
+
+def asker(request: Request) -> str:
+    """Who takes turns: the project of a key, else the key."""
+    principal = request.principal
+    return "" if principal is None else principal.project or principal.id
+
+
+def rank_of(request: Request) -> int:
+    """The class of ``X-Priority``.
+
+    Raises:
+        Invalid: `gateway.bad-parameter`.
+    """
+    said = request.headers.get(b"x-priority")
+    if said is None:
+        return RANKS["online"]
+    rank = RANKS.get(said.decode("latin-1").strip().lower())
+    if rank is None:
+        raise Invalid("gateway.bad-parameter", parameter="X-Priority", got=said[:40].decode("latin-1"), expected=", ".join(RANKS))
+    return rank
 
 
 def only(request: Request, *methods: str) -> None:
