@@ -120,7 +120,7 @@ def test_taggers_vote():
 
     def tagger(known):
         predict = lambda ts: [Output(spans=tuple(Span(k, k + 1, c) for k, c in enumerate(t) if c == known), score=1.0) for t in ts]  # noqa: E731
-        return SimpleNamespace(labels_=["乙", "甲"], task="tagging", predict=predict, refit_hyper=lambda: families.get("crf").Hyper(), name="crf")
+        return SimpleNamespace(labels_=["乙", "甲"], task="tagging", predict=predict, opinion=predict, refit_hyper=lambda: families.get("crf").Hyper(), name="crf")
 
     models = {"a": tagger("甲"), "b": tagger("乙")}
     runs = []
