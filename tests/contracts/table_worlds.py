@@ -88,7 +88,7 @@ def _value(annotation, text):
     if type(None) in arguments:
         return _value(next(a for a in arguments if a is not type(None)), text)
     if origin is dict:
-        return {"k": 3 if arguments[1] is int else "v" if arguments[1] is str else [1.5, None, {"深": "\x00"}]}
+        return {"k": 3 if arguments[1] is int else 2.5 if arguments[1] is float else "v" if arguments[1] is str else [1.5, None, {"深": "\x00"}]}
     if origin is list:
         return [_value(arguments[0], text)]
     return {str: text, int: 7, datetime: datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)}[annotation]

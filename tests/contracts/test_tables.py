@@ -131,7 +131,7 @@ def test_updates_need_the_revision_they_replace(tables):
     with pytest.raises(Invalid, match=r"store\.revision-not-raised"):
         tables.commit(Changes(updates=[(running, 1)]))
     with pytest.raises(Invalid, match=r"store\.immutable"):
-        tables.commit(Changes(updates=[(Project(id="pj_1", name="x"), 0)]))
+        tables.commit(Changes(updates=[(sample(Dataset, id="ds_1"), 0)]))
     assert tables.get(Job, job.id) == running
 
 

@@ -107,6 +107,7 @@ def test_warnings_are_sentences_in_both_languages(tmp_path, blobs):
 def test_every_quarantine_reason_has_words():
     assert {
         "empty-text",
+        "bad-conversation",
         "missing-label",
         "missing-id",
         "nul-character",
