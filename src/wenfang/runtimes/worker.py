@@ -66,8 +66,8 @@ def _judge(child: Child, entry: str, log: Path) -> None:
         return
     if error := child.failure():
         raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
-    # the last line of a trace names the exception and may quote a text of the user: its kind is all that leaves the log
+    # the last line of a trace names the exception and may (with WENFANG_DEBUG) quote a text of the user: its kind is all that leaves the log
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
     last = next((line for line in reversed(lines) if line.strip()), "")
-    kind = last.partition(":")[0].strip()
+    kind = last.partition(" (")[0].partition(":")[0].strip()
     raise Broken("runtime.worker-died", name=entry, code=code, reason=kind if kind.replace(".", "").isidentifier() else "no reason given")
