@@ -86,7 +86,7 @@ class Tree:
 
     def __init__(self, home: Path, **env) -> None:
         self.home = home
-        self.env = {**os.environ, "WENFANG_BOOTSTRAP_KEY": self.KEY, "WENFANG_LANG": "en", **env}
+        self.env = {**os.environ, "WENFANG_BOOTSTRAP_KEY": self.KEY, "WENFANG_LANG": "en", "WENFANG_SERVE__GRPC_PORT": str(free_port()), **env}
         self.port = free_port()
         self.process = None
 
