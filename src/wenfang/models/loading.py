@@ -24,7 +24,7 @@ def wait_s(modules: Sequence[str]) -> float:
     >>> wait_s(("sys",))
     0.0
     """
-    return sum(_TAKES_S.get(name, 0.5) for name in modules if name not in sys.modules)
+    return sum((_TAKES_S.get(name, 0.5) for name in modules if name not in sys.modules), 0.0)
 
 
 def load(modules: Sequence[str]) -> None:
