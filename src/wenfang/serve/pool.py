@@ -32,7 +32,7 @@ __all__ = ["Limits", "Pool"]
 SWEEP_S = 0.1
 STANDING_S = 0.5
 """A queue that was not empty for so long stands: it is no burst, more comes in than goes out."""
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 4
 """Batches each replica may find waiting whatever the time: fewer, and texts of like length do not meet."""
 log = logging.getLogger("wenfang.pool")
 
@@ -281,8 +281,8 @@ class Pool:
     def _stands_too_long(self, n: int) -> bool:
         """Whether a text behind n others would wait longer than it may, by the rate of the last seconds; who waits for the only replica to come back, waits."""
         rate = self._rate_per_s
-        ahead = sum([link.curve.batch_max for link in self._replicas.values() if link.hello is not None])
-        return bool(ahead and self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= BATCHES_AHEAD * ahead)
+        ahead = BATCHES_AHEAD * self.limits.batch_max * self.ready  # whole batches, also where a replica measured that smaller ones pay
+        return bool(ahead and self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= ahead)
 
     def retry_after_s(self) -> float:
         """When the present queue will be done, by the rate of the last seconds."""
