@@ -53,44 +53,21 @@ def build(hyper: Any, train: Examples, outputs: int) -> tuple[Network, Tokens, i
         raise Invalid("neural.vocabulary-own", vocabulary=hyper.vocabulary)
     pairs = bool(train.texts_b)
     grams = hyper.ngram_buckets if hyper.ngram_buckets is not None else 0 if tagging else 1 << 16
+
+    def shape_for(vocabulary: int) -> EncoderShape:
+        h = hyper
+        return EncoderShape(vocabulary, outputs, tagging, h.layers, h.hidden, h.heads, h.ff, h.dropout, grams, h.token_dropout, pairs=pairs, signed=h.attention == "signed")
+
     if hyper.unit == "word":
         if folder is not None:
             raise Invalid("neural.words-unfit", path=str(folder))
         words = WordTokens.learn([*train.texts, *train.texts_b], min_count=hyper.min_count, buckets=grams)
-        shape = EncoderShape(
-            len(words),
-            outputs,
-            tagging,
-            hyper.layers,
-            hyper.hidden,
-            hyper.heads,
-            hyper.ff,
-            hyper.dropout,
-            grams,
-            hyper.token_dropout,
-            pairs=pairs,
-            signed=hyper.attention == "signed",
-        )
-        return Encoder(shape), words, hyper.max_length
+        return Encoder(shape_for(len(words))), words, hyper.max_length
     tokens = CharTokens.learn([*train.texts, *train.texts_b], min_count=hyper.min_count)
     start = None if folder is None else open_encoder(folder)
     tokens = CharTokens((tokens if start is None else start.widened(tokens.chars)).chars, patterns=PATTERNS["tagging" if tagging else "classification"], buckets=grams)
     if start is None:
-        shape = EncoderShape(
-            len(tokens),
-            outputs,
-            tagging,
-            hyper.layers,
-            hyper.hidden,
-            hyper.heads,
-            hyper.ff,
-            hyper.dropout,
-            grams,
-            hyper.token_dropout,
-            pairs=pairs,
-            signed=hyper.attention == "signed",
-        )
-        return Encoder(shape), tokens, hyper.max_length
+        return Encoder(shape_for(len(tokens))), tokens, hyper.max_length
     shape = replace(
         start.shape, vocabulary=len(tokens), outputs=outputs, tagging=tagging, dropout=hyper.dropout, gram_buckets=grams, token_dropout=hyper.token_dropout, pairs=pairs
     )
