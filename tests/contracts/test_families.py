@@ -20,6 +20,8 @@ HEAVY = {
     "generator": {"hidden": 32, "heads": 2, "ff": 64, "layers": 1, "min_count": 1, "learning_rate": 0.01, "dropout": 0.0, "epochs": 25, "batch_tokens": 256, "max_length": 64, "max_tokens": 12},
 }  # fmt: skip
 """Small settings of the families whose defaults take long; an unknown family runs with its own."""
+HARDER = {("transformer", "matching"): (2000, {"learning_rate": 0.01, "epochs": 40, "batch_tokens": 512})}
+"""Examples and settings of what is not learned from 120 examples: whether two texts have the same letters in other order. Of four seeds the worst got 0.76 right."""
 TOLERANCE = {"majority": 0.0, "linear": 0.0, "crf": 0.0, "pairwise": 0.0}
 """Batch against single; anything that computes through ONNX may differ by rounding."""
 ASSEMBLED = {"ensemble"}
@@ -29,15 +31,20 @@ ELSEWHERE = {"upstream"}
 CASES = [(name, task) for name in families.names() if name not in ELSEWHERE for task in sorted(families.get(name).tasks)]
 
 
-def make(name, task, seed=0):
+def make(name, task, seed=0, **more):
     family = families.get(name)
-    return family(family.Hyper.model_validate(HEAVY.get(name, {})), task=task, seed=seed)
+    return family(family.Hyper.model_validate(HEAVY.get(name, {}) | more), task=task, seed=seed)
+
+
+def taught(name, task):
+    rows, settings = HARDER.get((name, task), (120, {}))
+    return make(name, task, **settings).fit(world(task, rows), world(task, 40, 2))
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request):
     name, task = request.param
-    return name, task, make(name, task).fit(world(task), world(task, 40, 2))
+    return name, task, taught(name, task)
 
 
 def saved(model, folder):
@@ -143,7 +150,7 @@ def test_save_and_load_change_nothing(case, tmp_path):
 
 def test_equal_seed_equal_model(case, tmp_path):
     name, task, model = case
-    again = make(name, task).fit(world(task), world(task, 40, 2))
+    again = taught(name, task)
     fresh = world(task, 50, 7)
     assert asked(again, fresh) == asked(model, fresh)
 
