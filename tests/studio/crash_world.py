@@ -25,7 +25,7 @@ from wenfang.models import families
 from wenfang.models.bundle import open_bundle, write_bundle
 from wenfang.serve.routing import RoutingTable, read_table, write_table
 from wenfang.studio import operations
-from wenfang.studio.serving import store_bundle, unpack_bundle
+from wenfang.studio.bundles import store_bundle, unpack_bundle
 from wenfang.studio.wiring import open_in_place
 
 OPS = operations()

@@ -23,10 +23,10 @@ from wenfang.serve.pool import Limits
 from wenfang.serve.routing import ROUTES_FILE, read_table
 
 from .app import Studio
+from .bundles import unpack_bundle
 from .names import ProjectName, local_path
 from .references import find_dataset_version
 from .services import find_service
-from .serving import unpack_bundle
 
 __all__: list[str] = []
 

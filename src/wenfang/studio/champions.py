@@ -12,8 +12,8 @@ from wenfang.core.examples import Examples
 from wenfang.core.records import DatasetVersion, ModelVersion, Selection
 
 from .app import Studio
+from .bundles import unpack_bundle
 from .selection_parts import splits_of
-from .serving import unpack_bundle
 
 __all__ = ["champion_key", "champion_of", "duel_with_champion", "promote"]
 

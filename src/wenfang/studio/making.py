@@ -15,11 +15,11 @@ from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.records import DatasetVersion, ModelVersion
 
 from .app import Studio
+from .bundles import store_bundle, unpack_bundle
 from .datasets import FILE, ImportDataset, imported
 from .names import Name, ProjectName
 from .references import find_version
 from .selections import RunSelection, Verdict, run_selection
-from .serving import store_bundle, unpack_bundle
 from .teaching import raw_versions
 
 __all__: list[str] = []

@@ -14,7 +14,7 @@ from wenfang.core.ids import new_id
 from wenfang.core.records import DatasetVersion, ModelVersion, Run, Selection
 
 from .app import Studio
-from .serving import store_bundle
+from .bundles import store_bundle
 
 __all__ = ["document_of", "register", "report_path", "what_was_tried"]
 

@@ -15,9 +15,10 @@ from wenfang.core.records import ModelVersion, Pointer, Service
 from wenfang.core.registry import nearest
 
 from .app import Studio
+from .bundles import ask_served, unpack_bundle
 from .names import Name, ProjectName, check_project
 from .references import find_version
-from .serving import Serving, ask_served, unpack_bundle
+from .replicas import Replicas
 
 __all__ = ["deploy_version", "find_service"]
 
@@ -118,7 +119,7 @@ def deploy_version(studio: Studio, service_name: str, version: ModelVersion, rep
         studio.put(service)
     unpack_bundle(version, studio.blobs, studio.home.cache)
     if studio.runtime is not None:
-        Serving(studio, studio.runtime).start_replicas(version, service.replicas)
+        Replicas(studio, studio.runtime).start(version, service.replicas)
     studio.point("service", service.id, version.id)
     studio.tell("service.deployed", service.id, model_version=version.id)
     return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas, rate=service.rate)

@@ -10,9 +10,9 @@ from wenfang.core.examples import Examples
 from wenfang.core.records import DatasetVersion, ModelVersion
 
 from .app import Studio
+from .bundles import unpack_bundle
 from .datasets import ImportDataset, imported
 from .references import find_version
-from .serving import unpack_bundle
 
 __all__ = ["compare_with_teacher", "guide_of", "raw_versions", "taught_by"]
 

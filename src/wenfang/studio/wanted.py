@@ -1,0 +1,49 @@
+"""The routing table that the records ask for: services, their model versions and replicas, keys, limits. Reads records, starts nothing."""
+
+from __future__ import annotations
+
+from wenfang.core.ids import now
+from wenfang.core.records import ApiKey, ModelVersion, Project, Service
+from wenfang.guard.roles import permissions_of
+from wenfang.serve.flow import Rate
+from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket
+
+from .app import Studio
+
+__all__ = ["wanted_table"]
+
+
+def wanted_table(studio: Studio, epoch: int) -> RoutingTable:
+    """The table the records ask for.
+
+    Args:
+        studio: whose records.
+        epoch: said in the table.
+    """
+    tables = studio.tables
+    services: dict[str, RoutedService] = {}
+    models: dict[str, RoutedModel] = {}
+    targets = {p.key: p.target for p in tables.pointers("service")}
+    for service in tables.find(Service):
+        version = tables.get(ModelVersion, targets.get(service.id, ""))
+        if version is None:
+            continue
+        count = max(service.replicas, len(models[version.id].sockets) if version.id in models else 0)
+        sockets = [str(replica_socket(studio.home.run, version.id, i)) for i in range(count)]
+        models[version.id] = RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:1000])
+        services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
+    return RoutingTable(epoch=epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
+
+
+def _keys(studio: Studio) -> dict[str, Principal]:
+    return {
+        k.digest: Principal(
+            id=k.id, permissions=sorted(permissions_of(k.role)), project=k.project, expires_at=k.expires_at.timestamp() if k.expires_at else None, rate=_rate(k.rate)
+        )
+        for k in studio.tables.find(ApiKey)
+        if k.revoked_at is None and (k.expires_at is None or k.expires_at > now())
+    }
+
+
+def _rate(given: dict[str, float]) -> Rate | None:
+    return Rate(**given) if given else None
