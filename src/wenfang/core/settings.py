@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import Invalid
 from .registry import nearest
+from .version import __version__
 
-__all__ = ["Jobs", "Price", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
+__all__ = ["Deploy", "Jobs", "Price", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
 
 PREFIX = "WENFANG_"
 PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY", "WENFANG_DEBUG"}
@@ -76,6 +77,23 @@ class Price(Section):
     currency: str = Field("CNY", max_length=12, description="in which prices are given")
 
 
+QUANTITY = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti)$"
+NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+
+
+class Deploy(Section):
+    """[deploy] what a Kubernetes cluster gives this installation; read by `wenfang deploy render` only."""
+
+    name: str = Field("wenfang", pattern=NAME, description="of the installation; its objects are named after it")
+    namespace: str = Field("wenfang", pattern=NAME, description="in which everything lies")
+    image: str = Field(f"wenfang:{__version__}", pattern=r"^[^\s]+:[^\s:/]+$", description="with its tag or digest")
+    cpu: float = Field(2.0, ge=0.5, le=512, description="cores of the pod")
+    memory: str = Field("4Gi", pattern=QUANTITY, description="of the pod")
+    storage: str = Field("20Gi", pattern=QUANTITY, description="of the volume that holds the home")
+    storage_class: str = Field("", pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$", description="of that volume; empty: the cluster's own")
+    egress_ports: list[int] = Field(default_factory=list[int], description="TCP ports the pod may call beside the database's, such as 443 for upstream models")
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -83,6 +101,7 @@ class Settings(Section):
     serve: Serve = Serve()  # pyright: ignore[reportCallIssue]
     jobs: Jobs = Jobs()  # pyright: ignore[reportCallIssue]
     price: Price = Price()  # pyright: ignore[reportCallIssue]
+    deploy: Deploy = Deploy()  # pyright: ignore[reportCallIssue]
 
 
 def load_settings(home: Path, environment: dict[str, str] | None = None) -> Settings:

@@ -43,6 +43,7 @@ class Group(click.Group):
 def create_cli() -> click.Group:
     """The whole tree."""
     from . import shortcuts
+    from .deploy import DEPLOY
 
     root = Group(
         "wenfang",
@@ -56,7 +57,7 @@ def create_cli() -> click.Group:
             groups[op.noun] = Group(op.noun, help=say(f"noun.{op.noun}"), context_settings=HELP)
             root.add_command(groups[op.noun])
         groups[op.noun].add_command(_command(op))
-    for command in shortcuts.COMMANDS:
+    for command in (*shortcuts.COMMANDS, DEPLOY):
         root.add_command(command)
     return root
 
