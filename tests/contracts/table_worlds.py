@@ -9,6 +9,7 @@ from functools import cache
 
 import psycopg
 import pytest
+from pydantic import BaseModel
 
 from wenfang.core.home import Home
 from wenfang.core.ids import new_id, now
@@ -91,6 +92,8 @@ def _value(annotation, text):
         return {"k": 3 if arguments[1] is int else 2.5 if arguments[1] is float else "v" if arguments[1] is str else [1.5, None, {"深": "\x00"}]}
     if origin is list:
         return [_value(arguments[0], text)]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation(**{name: _value(field.annotation, text) for name, field in annotation.model_fields.items() if field.is_required()})
     return {str: text, int: 7, datetime: datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)}[annotation]
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from .ids import now
+from .scaling import Scaling
 
 __all__ = [
     "RECORDS",
@@ -163,6 +164,8 @@ class Service(Record):
     project: str
     name: str
     replicas: int
+    """How many, where ``scaling`` does not say it."""
+    scaling: Scaling | None = None
     rate: dict[str, float] = {}
     """What may be asked each second: ``requests_per_s``, ``texts_per_s``, ``tokens_per_s``; one that is not there has no limit."""
     revision: int = 0

@@ -13,14 +13,16 @@ from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.plain import plain
 from wenfang.core.records import ModelVersion, Pointer, Service
 from wenfang.core.registry import nearest
+from wenfang.core.scaling import Scaling
 
 from .app import Studio
 from .bundles import ask_served, unpack_bundle
+from .counts import present_table, replicas_now
 from .names import Name, ProjectName, check_project
 from .references import find_version
 from .replicas import Replicas
 
-__all__ = ["deploy_version", "find_service"]
+__all__ = ["Deployed", "deploy_version", "find_service", "serve_version", "shown_service"]
 
 
 class DeployService(Request):
@@ -66,6 +68,8 @@ class ShownService(Answer):
 
     service: Deployed
     history: list[Pointer]
+    scaling: Scaling | None = Field(None, description="how its replicas follow the load; nothing: their number stands")
+    revision: int = 0
 
 
 class Predict(Request):
@@ -102,33 +106,54 @@ def find_service(studio: Studio, name: str) -> Service:
     return found[0]
 
 
-def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0) -> Deployed:
-    """Put the records that make ``service_name`` answer with ``version``; with a process tree, only after its replicas answer."""
+def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0, **fields: Any) -> Deployed:
+    """Put the records that make ``service_name`` answer with ``version``; with a process tree, only after its replicas answer.
+
+    Args:
+        studio: where.
+        service_name: made if there is none.
+        version: what it shall answer with.
+        replicas: how many; 0: as before.
+        fields: others of the record that change.
+    """
     import os
 
     found = studio.tables.find(Service, where={"name": service_name}, limit=1)
     if found and found[0].project != version.project:
         raise Conflict("service.name-taken", service=service_name)
-    if found and replicas in {0, found[0].replicas}:
+    if replicas:
+        fields["replicas"] = replicas
+    if found and all(getattr(found[0], name) == value for name, value in fields.items()):
         service = found[0]
     elif found:
-        service = found[0].model_copy(update={"replicas": replicas, "revision": found[0].revision + 1})
+        service = found[0].model_copy(update={**fields, "revision": found[0].revision + 1})
         studio.update(service, found[0].revision)
     else:
-        service = Service(id=new_id("sv"), project=version.project, name=service_name, replicas=replicas or studio.settings.serve.replicas or len(os.sched_getaffinity(0)))
+        fields.setdefault("replicas", studio.settings.serve.replicas or len(os.sched_getaffinity(0)))
+        service = Service(id=new_id("sv"), project=version.project, name=service_name, **fields)
         studio.put(service)
-    unpack_bundle(version, studio.blobs, studio.home.cache)
-    if studio.runtime is not None:
-        Replicas(studio, studio.runtime).start(version, service.replicas)
+    count = serve_version(studio, service, version)
     studio.point("service", service.id, version.id)
     studio.tell("service.deployed", service.id, model_version=version.id)
-    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas, rate=service.rate)
+    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=service.rate)
+
+
+def serve_version(studio: Studio, service: Service, version: ModelVersion) -> int:
+    """Have as many replicas of ``version`` answering as ``service`` begins with, one at least; returns how many."""
+    unpack_bundle(version, studio.blobs, studio.home.cache)
+    count = max(1, replicas_now(service, version.id, present_table(studio)))
+    if studio.runtime is not None:
+        Replicas(studio, studio.runtime).start(version, count)
+    return count
 
 
 @operation("service.deploy", permission="service:write", http="POST /api/v1/services/deploy")
 def deploy_service(studio: Studio, request: DeployService) -> Deployed:
     """Have a service answer with a model version; when this returns, no request goes to the version before."""
     check_project(studio, request.project)
+    found = studio.tables.find(Service, where={"name": request.service, "project": request.project}, limit=1)
+    if request.replicas and found and found[0].scaling is not None:
+        raise Conflict("scaling.replicas-of-elastic", service=request.service, min=found[0].scaling.min, max=found[0].scaling.max)
     return deploy_version(studio, request.service, find_version(studio, request.model_version, request.project), request.replicas)
 
 
@@ -146,25 +171,27 @@ def roll_back_service(studio: Studio, request: OneService) -> Deployed:
 @operation("service.list", permission="service:read", http="GET /api/v1/services")
 def list_services(studio: Studio, request: ListServices) -> Services:
     """List services and what they answer with."""
-    return Services(services=[d for s in studio.find(Service, project=request.project) if (d := _shown(studio, s)) is not None])
+    return Services(services=[d for s in studio.find(Service, project=request.project) if (d := shown_service(studio, s)) is not None])
 
 
 @operation("service.show", permission="service:read", http="GET /api/v1/services/{service}")
 def show_service(studio: Studio, request: OneService) -> ShownService:
     """Show a service, what it answers with now and what it answered with before."""
     service = find_service(studio, request.service)
-    shown = _shown(studio, service)
+    shown = shown_service(studio, service)
     if shown is None:
         raise Conflict("service.nothing-deployed", service=service.name)
-    return ShownService(service=shown, history=studio.tables.pointers("service", service.id))
+    return ShownService(service=shown, history=studio.tables.pointers("service", service.id), scaling=service.scaling, revision=service.revision)
 
 
-def _shown(studio: Studio, service: Service) -> Deployed | None:
+def shown_service(studio: Studio, service: Service) -> Deployed | None:
+    """A service and what it answers with; None before its first model version."""
     pointer = studio.tables.pointer("service", service.id)
     version = studio.tables.get(ModelVersion, pointer.target) if pointer else None
     if version is None:
         return None
-    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=service.replicas, rate=service.rate)
+    count = replicas_now(service, version.id, present_table(studio))
+    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=service.rate)
 
 
 @operation("service.predict", permission="service:call", http="POST /api/v1/services/{service}/predict")
@@ -175,7 +202,7 @@ def predict(studio: Studio, request: Predict) -> Predicted:
         raise Denied("auth.denied", actor=studio.actor.id, permission="service:call")
     if any(len(t) > 1_000_000 for t in request.inputs):
         raise Invalid("service.text-too-long", max_code_points=1_000_000)
-    shown = _shown(studio, service)
+    shown = shown_service(studio, service)
     if shown is None:
         raise Conflict("service.nothing-deployed", service=service.name)
     if request.texts_b and len(request.texts_b) != len(request.inputs):

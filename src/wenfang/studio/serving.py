@@ -16,9 +16,10 @@ from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.frames import FrameClient
 from wenfang.core.ports import Runtime
 from wenfang.core.records import ModelVersion
-from wenfang.serve.routing import ROUTES_FILE, RoutingTable, read_table, write_table
+from wenfang.serve.routing import ROUTES_FILE, RoutingTable, write_table
 
 from .app import Studio
+from .counts import present_table
 from .replicas import Replicas, replica_name
 from .wanted import wanted_table
 
@@ -37,21 +38,22 @@ class Serving:
         self.replicas = Replicas(studio, runtime)
         self.run = studio.home.run
         self._lock = threading.Lock()
-        self._table = self._last_table()
+        self._table = present_table(studio)
+        self.counts: dict[str, int] = {}
+        """Replicas by id of the service, where the autoscaler has said it; else the routing table knows."""
         self._routed_once: set[str] = set()
         self._switched_at = time.time()
 
-    def _last_table(self) -> RoutingTable:
-        try:
-            return read_table(self.run / ROUTES_FILE)
-        except WenfangError:
-            return RoutingTable(epoch=0)
+    @property
+    def table(self) -> RoutingTable:
+        """The present one."""
+        return self._table
 
     # ------------------------------------------------------------ making it so
     def settle(self) -> None:
         """Make processes and routes follow the records; when it returns, every gateway answers by the new table."""
         with self._lock:
-            table = wanted_table(self.studio, self._table.epoch)
+            table = wanted_table(self.studio, self._table, self.counts)
             running = self.runtime.processes()
             routed = {replica_name(id, i) for id, m in table.models.items() for i in range(len(m.sockets))}
             strays = self._strays(running, routed)

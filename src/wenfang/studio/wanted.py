@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from wenfang.core.ids import now
 from wenfang.core.records import ApiKey, ModelVersion, Project, Service
 from wenfang.guard.roles import permissions_of
@@ -9,16 +11,18 @@ from wenfang.serve.flow import Rate
 from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket
 
 from .app import Studio
+from .counts import replicas_now
 
 __all__ = ["wanted_table"]
 
 
-def wanted_table(studio: Studio, epoch: int) -> RoutingTable:
+def wanted_table(studio: Studio, present: RoutingTable, counts: Mapping[str, int]) -> RoutingTable:
     """The table the records ask for.
 
     Args:
         studio: whose records.
-        epoch: said in the table.
+        present: the table that holds now; its epoch is kept.
+        counts: replicas by id of the service, where they follow the load.
     """
     tables = studio.tables
     services: dict[str, RoutedService] = {}
@@ -28,11 +32,11 @@ def wanted_table(studio: Studio, epoch: int) -> RoutingTable:
         version = tables.get(ModelVersion, targets.get(service.id, ""))
         if version is None:
             continue
-        count = max(service.replicas, len(models[version.id].sockets) if version.id in models else 0)
+        count = max(replicas_now(service, version.id, present, counts), len(models[version.id].sockets) if version.id in models else 0)
         sockets = [str(replica_socket(studio.home.run, version.id, i)) for i in range(count)]
         models[version.id] = RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:1000])
         services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
-    return RoutingTable(epoch=epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
+    return RoutingTable(epoch=present.epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
 
 
 def _keys(studio: Studio) -> dict[str, Principal]:

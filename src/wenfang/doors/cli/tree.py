@@ -82,7 +82,7 @@ def _command(op: Operation) -> click.Command:
         extra: dict[str, Any] = cast("dict[str, Any]", field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
         if extra.get("positional"):
             many = get_origin(field.annotation) is list
-            params.append(click.Argument([name], required=False, nargs=-1 if many else 1, metavar=name.upper()))
+            params.append(click.Argument([name], required=False, nargs=-1 if many else 1, metavar="FILE" if extra.get("read") else name.upper()))
             positional = True
         else:
             params.append(_option(name, field.annotation, field.description or "", None if field.is_required() else field.get_default(call_default_factory=True)))
@@ -117,6 +117,7 @@ def _plain_type(annotation: Any) -> Any:
 def _runner(op: Operation) -> Callable[..., None]:
     def run(input_file: str | None, home: str | None, server: str | None, api_key: str | None, as_json: bool, **given: Any) -> None:
         fields: dict[str, Any] = {k: list(cast("tuple[Any, ...]", v)) if isinstance(v, tuple) else v for k, v in given.items() if v is not None and v != ()}
+        fields |= {name: _read_text(fields[name]) for name in _files(op) if name in fields}
         if input_file:
             fields = {**_read_input(input_file), **fields}
         with open_studio(home, server, api_key) as studio:
@@ -129,12 +130,24 @@ def _runner(op: Operation) -> Callable[..., None]:
     return run
 
 
-def _read_input(name: str) -> dict[str, Any]:
+def _files(op: Operation) -> list[str]:
+    """Fields whose value is a text that the command line reads from a file."""
+    return [name for name, field in op.request.model_fields.items() if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("read")]
+
+
+def _read_text(name: str) -> str:
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        value = json.loads(text)
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except OSError as e:
         raise Invalid("cli.no-input", file=name, reason=e.strerror or str(e)) from e
+    except UnicodeDecodeError as e:
+        raise Invalid("cli.no-input", file=name, reason=f"no UTF-8 at byte {e.start}") from e
+
+
+def _read_input(name: str) -> dict[str, Any]:
+    text = _read_text(name)
+    try:
+        value = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise Invalid("http.bad-json", reason=str(e)[:200]) from e
     if not isinstance(value, dict):
