@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from wenfang.core.frames import FRAME_MAX_BYTES, pack
+from wenfang.core.places import read_place, tls
 
 from .batching import Item
 from .costs import CostCurve
@@ -21,6 +22,7 @@ __all__ = ["Caller", "Link"]
 
 RECONNECT_FIRST_S = 0.01
 RECONNECT_MAX_S = 0.5
+DIAL_TIMEOUT_S = 2.0
 log = logging.getLogger("wenfang.pool")
 
 
@@ -66,7 +68,7 @@ class Link(asyncio.Protocol):
 
     Args:
         pool: told what comes.
-        path: of the replica's socket; need not exist yet.
+        path: of the replica's socket, or of the file that says on which machine it is; need not exist yet, and may be written anew.
     """
 
     def __init__(self, pool: Caller, path: str) -> None:
@@ -91,13 +93,22 @@ class Link(asyncio.Protocol):
         while not self.closed:
             self.ended.clear()
             try:
-                await asyncio.get_running_loop().create_unix_connection(lambda: self, self.path)
+                await self._dial(asyncio.get_running_loop())
             except OSError:
                 await asyncio.sleep(wait_s)
                 wait_s = min(RECONNECT_MAX_S, wait_s * 1.5)
                 continue
             await self.ended.wait()
             wait_s = RECONNECT_FIRST_S
+
+    async def _dial(self, loop: asyncio.AbstractEventLoop) -> None:
+        place = read_place(self.path)
+        if place is None:
+            await loop.create_unix_connection(lambda: self, self.path)
+            return
+        context = tls(place.certificate, server=False) if place.certificate else None
+        async with asyncio.timeout(DIAL_TIMEOUT_S):  # a machine that is gone refuses nothing
+            await loop.create_connection(lambda: self, place.host, place.port, ssl=context, server_hostname="" if context else None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases

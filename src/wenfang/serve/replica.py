@@ -22,10 +22,11 @@ from wenfang.core.conversation import Generation
 from wenfang.core.discreet import begin_log
 from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.examples import Output
-from wenfang.core.frames import FRAME_MAX_BYTES, from_error, listening_socket, pack
+from wenfang.core.frames import FRAME_MAX_BYTES, from_error, pack
 from wenfang.core.ports import Cancelled
 
 from .costs import CostCurve, measure
+from .entrance import Entrance, read_some
 from .joining import SIGN_OF_LIFE_S, SLOTS, Joiner
 from .wire import Answer, Ask, Cancel, Hello, Piece
 
@@ -99,19 +100,18 @@ class _Batch:
 
 
 class Server:
-    """Answers frames on a Unix socket from one thread: batch after batch, hearing ``Cancel`` while it writes; or, where the model has a ``joint``, all texts together.
+    """Answers frames from one thread: batch after batch, hearing ``Cancel`` while it writes; or, where the model has a ``joint``, all texts together.
 
     Args:
         model: predicts; is called from this thread only.
-        path: of the socket; a stale one is replaced.
+        entrance: where callers come in; made when the model is ready.
         name: what it serves, said in ``hello``.
         batch_max: texts in one batch at most; measured down.
         budget_s: for measuring the cost curve.
     """
 
-    def __init__(self, model: Predictor, path: Path, *, name: str, batch_max: int = 8, budget_s: float = 1.5) -> None:
+    def __init__(self, model: Predictor, entrance: Callable[[], Entrance], *, name: str, batch_max: int = 8, budget_s: float = 1.5) -> None:
         self.model = model
-        self.path = path
         self.name = name
         self.writes = model.task in {"generation", "chat"}
         at_once: int | None = getattr(model, "at_once", None)
@@ -122,11 +122,11 @@ class Server:
         self._stopped = False
         make = getattr(model, "joint", None) if self.writes else None
         self._joiner = None if make is None or make() is None else Joiner(make, self._say, name=name)
-        self._listener = listening_socket(path)
+        self._entrance = entrance()
         self._wake_in, self._wake_out = socket.socketpair()
         for sock in (self._wake_in, self._wake_out):
             sock.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._entrance.listener, selectors.EVENT_READ)
         self._selector.register(self._wake_in, selectors.EVENT_READ)
 
     def _sample(self, texts: list[str]) -> object:
@@ -150,23 +150,38 @@ class Server:
                 while not self._stopped and sum([self._work(sock) for sock in [*self._inbox]]):  # a batch of each, in turn
                     pass
         finally:
-            for sock in [*self._inbox, self._listener, self._wake_in, self._wake_out]:
+            for sock in [*self._inbox, self._wake_in, self._wake_out]:
                 sock.close()
+            self._entrance.close()
             self._selector.close()
-            self.path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ hearing
     def _hear(self, timeout_s: float | None) -> None:
         """Take what callers say into their inboxes."""
         for key, _ in self._selector.select(timeout_s):
-            if key.fileobj is self._listener:
+            if key.fileobj is self._entrance.listener:
                 self._accept()
             elif key.fileobj is not self._wake_in:
-                self._receive(key.fileobj)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                (key.data or self._receive)(key.fileobj)  # pyright: ignore[reportArgumentType]
 
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
-        sock.settimeout(SEND_TIMEOUT_S)
+        sock = self._entrance.accept()
+        if sock is not None and self._entrance.is_in(sock):
+            self._greet(sock)
+        elif sock is not None:
+            self._selector.register(sock, selectors.EVENT_READ, self._enter)
+
+    def _enter(self, sock: socket.socket) -> None:
+        """Go on with somebody who is on the way in."""
+        entered = self._entrance.step(sock)
+        if entered is not None:
+            self._selector.unregister(sock)
+        if entered:
+            self._greet(sock)
+        elif entered is False:
+            sock.close()
+
+    def _greet(self, sock: socket.socket) -> None:
         curve = self.curve
         silent_s = float(getattr(self.model, "silent_s", 0.0))
         slots = 0 if self._joiner is None else SLOTS
@@ -183,10 +198,12 @@ class Server:
 
     def _receive(self, sock: socket.socket) -> None:
         try:
-            data = sock.recv(1 << 20)
+            data = read_some(sock)
         except OSError as e:
             log.warning("a caller was dropped: %s", e)
             data = b""
+        if data is None:
+            return
         if data:
             self._inbox[sock] += data
         else:
@@ -310,11 +327,13 @@ class Server:
 
 
 def serve(model: Predictor, arguments: Mapping[str, Any]) -> None:
-    """Serve ``model`` on ``arguments["socket"]`` until SIGTERM or SIGINT."""
+    """Serve ``model`` on ``arguments["socket"]`` until SIGTERM or SIGINT; with ``host``, on a port of that address, which the file there then names."""
     begin_log()
-    server = Server(
-        model, Path(arguments["socket"]), name=str(arguments.get("name", "")), batch_max=int(arguments.get("batch_max", 8)), budget_s=float(arguments.get("budget_s", 1.5))
-    )
+
+    def entrance() -> Entrance:
+        return Entrance(Path(arguments["socket"]), host=arguments.get("host"), certificate=str(arguments.get("certificate", "")), timeout_s=SEND_TIMEOUT_S)
+
+    server = Server(model, entrance, name=str(arguments.get("name", "")), batch_max=int(arguments.get("batch_max", 8)), budget_s=float(arguments.get("budget_s", 1.5)))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
     log.info("serving %s: %s", server.name, server.curve)
@@ -326,7 +345,7 @@ def main(arguments: dict[str, Any]) -> None:
 
     Args:
         arguments: ``bundle`` (folder of the unpacked, signed bundle), ``socket``, ``keys`` (folder of trusted public keys),
-            ``name`` (what it serves), ``batch_max``.
+            ``name`` (what it serves), ``batch_max``; elsewhere than its callers, ``host`` and ``certificate``.
 
     Raises:
         Broken: `signature.bad` and whatever else `open_bundle` finds wrong.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import tempfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from wenfang.core.durable import write_file
 from wenfang.core.errors import BY_STATUS, Broken
 from wenfang.core.examples import Output
 from wenfang.core.frames import recv_frame, send_frame
+from wenfang.core.places import connect
 from wenfang.core.ports import Blobs
 from wenfang.core.records import ModelVersion
 from wenfang.core.text import encodable
@@ -61,21 +61,19 @@ def ask_served(studio: Studio, version: ModelVersion, texts: list[str], texts_b:
     writes = version.task in {"generation", "chat"}
     options = options or Generation()
     asked = Ask(0, [encodable(t) for t in texts], top_k, [encodable(t) for t in texts_b], [options] * len(texts) if writes else [])
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(60.0)
-        try:
-            sock.connect(str(replica_socket(studio.home.run, version.id, 0)))
+    try:
+        with connect(replica_socket(studio.home.run, version.id, 0), 60.0) as sock:
             recv_frame(sock)
             send_frame(sock, asked)
             while (reply := recv_frame(sock))["type"] == "piece":
                 pass  # a sign of life
-        except (OSError, EOFError):
-            from wenfang.models.bundle import open_bundle
+    except (OSError, EOFError):
+        from wenfang.models.bundle import open_bundle
 
-            _, model = open_bundle(unpack_bundle(version, studio.blobs, studio.home.cache), verifier=studio.verifier)
-            if writes:
-                return model.generate(texts, [options] * len(texts))
-            return model.match(texts, texts_b, top_k=top_k) if texts_b else model.predict(texts, top_k=top_k)
+        _, model = open_bundle(unpack_bundle(version, studio.blobs, studio.home.cache), verifier=studio.verifier)
+        if writes:
+            return model.generate(texts, [options] * len(texts))
+        return model.match(texts, texts_b, top_k=top_k) if texts_b else model.predict(texts, top_k=top_k)
     for error in reply["errors"].values():
         raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
     return msgspec.convert(reply["outputs"], list[Output])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from pathlib import Path
 
 from wenfang.core.errors import BY_STATUS, Broken
 from wenfang.core.frames import recv_frame
+from wenfang.core.places import connect
 from wenfang.core.ports import Runtime
 from wenfang.core.records import ModelVersion
 from wenfang.serve.routing import replica_socket
@@ -76,11 +76,9 @@ class Replicas:
 
 
 def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(5.0)
-        try:
-            sock.connect(str(path))
+    try:
+        with connect(path, 5.0) as sock:
             recv_frame(sock)
-        except (OSError, EOFError):
-            return False
-        return True
+    except (OSError, EOFError):
+        return False
+    return True
