@@ -157,8 +157,14 @@ class KnownJoint:
 
 
 def replica(arguments):
-    """Entry of a replica process around ``KnownModel``."""
-    serve(KnownModel(arguments), {"budget_s": 0.05, **arguments})
+    """Entry of a replica process around ``KnownModel``, or around a server of others."""
+    if "base_url" in arguments:
+        from wenfang.models.families.upstream import Upstream, UpstreamHyper
+
+        model = Upstream(UpstreamHyper(base_url=arguments["base_url"], model="m", retries=0), task=arguments["task"])
+    else:
+        model = KnownModel(arguments)
+    serve(model, {"budget_s": 0.05, **arguments})
 
 
 def tree(arguments):

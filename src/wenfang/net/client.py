@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from wenfang.core.errors import Broken, Busy, Denied, Invalid
+from wenfang.core.trace import Trace
 
 from .breaker import Breaker
 
@@ -90,7 +91,7 @@ class Client:
         self._base = base_url.rstrip("/")
         self._http = httpx.Client(headers=dict(headers or {}), timeout=timeout_s, proxy=proxy, trust_env=False, follow_redirects=False)
 
-    def ask(self, method: str, path: str, body: Any = None, *, until: float | None = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None, *, until: float | None = None, trace: Trace | None = None) -> Any:
         """The JSON a path answers.
 
         Args:
@@ -98,13 +99,14 @@ class Client:
             path: below the base URL.
             body: JSON.
             until: on ``time.monotonic()``: nobody waits longer, attempts and pauses together; None: as long as each silence and attempt may last.
+            trace: the server is told that this is part of it.
 
         Raises:
             Busy: `net.no-time`, and what ``events`` raises.
         """
         import httpx
 
-        with self._answered(method, path, body, stream=until is not None, until=until) as response:
+        with self._answered(method, path, body, stream=until is not None, until=until, trace=trace) as response:
             try:
                 return msgspec.json.decode(response.content if until is None else self._read(response, until))
             except msgspec.DecodeError as e:
@@ -130,7 +132,7 @@ class Client:
             return self._no_time()
         return Busy("net.unreachable", host=self.host, reason=type(e).__name__, retry_after_s=5.0)
 
-    def events(self, path: str, body: Any) -> Generator[bytes]:
+    def events(self, path: str, body: Any, *, trace: Trace | None = None) -> Generator[bytes]:
         """The data of each server-sent event of an answer, as they come. Is not tried again once the answer has begun.
 
         Raises:
@@ -139,7 +141,7 @@ class Client:
         """
         import httpx
 
-        with self._answered("POST", path, body, stream=True) as response:
+        with self._answered("POST", path, body, stream=True, trace=trace) as response:
             try:
                 for line in response.iter_lines():
                     if line.startswith("data:"):
@@ -149,9 +151,10 @@ class Client:
                 raise Busy("net.unreachable", host=self.host, reason=type(e).__name__, retry_after_s=5.0) from e
 
     @contextmanager
-    def _answered(self, method: str, path: str, body: Any, *, stream: bool, until: float | None = None) -> Generator[httpx.Response]:
+    def _answered(self, method: str, path: str, body: Any, *, stream: bool, until: float | None = None, trace: Trace | None = None) -> Generator[httpx.Response]:
         content = None if body is None else msgspec.json.encode(body)
-        response = self._until_answered(method, self._base + path, content, stream=stream, until=until)
+        headers = {"content-type": "application/json", **(trace.headers() if trace is not None else {})}
+        response = self._until_answered(method, self._base + path, content, headers, stream=stream, until=until)
         try:
             if response.status_code != 200:
                 raise Broken("net.refused", host=self.host, path=path, got=response.status_code)
@@ -159,7 +162,7 @@ class Client:
         finally:
             response.close()
 
-    def _until_answered(self, method: str, url: str, content: bytes | None, *, stream: bool, until: float | None) -> httpx.Response:
+    def _until_answered(self, method: str, url: str, content: bytes | None, headers: dict[str, str], *, stream: bool, until: float | None) -> httpx.Response:
         import httpx
 
         for attempt in range(self.retries + 1):
@@ -170,7 +173,7 @@ class Client:
                 raise self._no_time()
             last, pause_s = attempt == self.retries, min(WAIT_MAX_S, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)
             try:
-                request = self._http.build_request(method, url, content=content, headers={"content-type": "application/json"}, timeout=min(self.timeout_s, left_s))
+                request = self._http.build_request(method, url, content=content, headers=headers, timeout=min(self.timeout_s, left_s))
                 response = self._http.send(request, stream=stream)
             except httpx.HTTPError as e:
                 self.breaker.failed()

@@ -14,6 +14,7 @@ from wenfang.core.examples import Output
 
 from .cache import Key
 from .costs import CostCurve
+from .tracing import Traced
 
 __all__ = ["WINDOW", "Item", "Ticket", "choose", "still_wanted"]
 
@@ -33,7 +34,7 @@ class Ticket:
         done: called once, when all answers are there or the first error is.
     """
 
-    __slots__ = ("deadline", "done", "error", "left", "on_piece", "options", "outputs", "over", "pairs", "started", "top_k", "written")
+    __slots__ = ("deadline", "done", "error", "left", "on_piece", "options", "outputs", "over", "pairs", "started", "top_k", "traced", "written")
 
     def __init__(self, n: int, top_k: int, started: float, deadline: float, done: Callable[[Ticket], None]) -> None:
         self.top_k = top_k
@@ -49,6 +50,8 @@ class Ticket:
         """What is asked of generation; its deadline counts from the last sign of life."""
         self.on_piece: Callable[[int, str], None] | None = None
         """Wants (index of the text, piece) as they come."""
+        self.traced: Traced | None = None
+        """Wants to know what became of it, and goes to the replica with its texts."""
         self.written = False
         """A piece is out: what comes again would stand there twice."""
 

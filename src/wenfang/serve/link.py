@@ -16,6 +16,7 @@ from wenfang.core.places import read_place, tls
 from .batching import Item
 from .costs import CostCurve
 from .figures import PoolFigures
+from .tracing import Traced
 from .wire import Answer, Ask, Cancel, Hello, Piece
 
 __all__ = ["Caller", "Link"]
@@ -60,6 +61,9 @@ class Sent:
     batch: list[Item]
     writes: bool
     """It is generation."""
+    traced: list[Traced | None]
+    """Of its texts; empty: none is."""
+    at: float
     cancelled: bool = False
 
 
@@ -155,9 +159,14 @@ class Link(asyncio.Protocol):
         pairs = [item.text_b for item in batch] if first.pairs else []
         ask = Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)
         writes = first.options is not None
-        self.sent[self._id] = Sent(batch, writes)
+        traced = [item.ticket.traced for item in batch]
+        if not any(traced):
+            traced.clear()
+        self.sent[self._id] = Sent(batch, writes, traced, now)
         if writes:
             ask = Ask(ask.id, ask.texts, 1, [], [item.ticket.options for item in batch], [i for i, item in enumerate(batch) if item.ticket.on_piece is not None])
+        if traced:
+            ask = msgspec.structs.replace(ask, traces=[None if t is None else t.trace for t in traced])
         self.transport.write(pack(ask))
 
     def cancel_unwanted(self) -> int:
@@ -209,6 +218,9 @@ class Link(asyncio.Protocol):
         del self.sent[answer.id]
         self.sent_at = self.pool.loop.time()
         self.answered += len(sent.batch)
+        for traced, item in zip(sent.traced, sent.batch, strict=False):
+            if traced is not None:
+                traced.mark(item.ticket.started, sent.at, self.sent_at, answer.ms, len(sent.batch))
         self.pool.batch_answered(self, sent.batch, answer)
 
     def abort(self, reason: str) -> None:

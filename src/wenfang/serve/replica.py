@@ -24,6 +24,7 @@ from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.frames import FRAME_MAX_BYTES, from_error, pack
 from wenfang.core.ports import Cancelled
+from wenfang.core.trace import CARRIED
 
 from .costs import CostCurve, measure
 from .entrance import Entrance, read_some
@@ -295,11 +296,18 @@ class Server:
         except Cancelled:
             outputs = [None] * len(ask.texts)
         except Exception as e:  # whatever a model raises: the replica lives on and the callers are told
-            log.exception("a batch of %d failed, trying one by one", len(ask.texts))
+            log.exception("a batch of %d failed, trying one by one%s", len(ask.texts), _of_traces(ask))
             outputs = [self._alone(batch, i, errors, e) for i in range(len(ask.texts))]
         return Answer(ask.id, outputs, errors, (time.perf_counter() - start) * 1000)
 
     def _predict(self, batch: _Batch, ask: Ask, first: int = 0) -> list[Output]:
+        carried = CARRIED.set(ask.traces)
+        try:
+            return self._predicted(batch, ask, first)
+        finally:
+            CARRIED.reset(carried)
+
+    def _predicted(self, batch: _Batch, ask: Ask, first: int) -> list[Output]:
         if self.writes:
             options = [option or _AS_IT_IS for option in ask.options] or [_AS_IT_IS] * len(ask.texts)
             outputs = self.model.generate(ask.texts, options, emit=batch.emitter(first))
@@ -315,7 +323,7 @@ class Server:
         try:
             if len(ask.texts) == 1 or index in batch.written:
                 raise first_error  # noqa: TRY301 nothing new would come of it
-            return self._predict(batch, Ask(ask.id, ask.texts[one], ask.top_k, ask.texts_b[one], ask.options[one]), index)[0]
+            return self._predict(batch, Ask(ask.id, ask.texts[one], ask.top_k, ask.texts_b[one], ask.options[one], traces=ask.traces[one]), index)[0]
         except Cancelled:
             return None
         except WenfangError as e:  # what a family refuses by name (a pair asked of a tagger) is the caller's to know
@@ -324,6 +332,10 @@ class Server:
         except Exception as e:  # the text's own error, named by kind only: a message may hold the text
             errors[index] = from_error(Broken("serve.model-failed", model=self.name, kind=type(e).__name__))
             return None
+
+
+def _of_traces(ask: Ask) -> str:
+    return ", of traces " + " ".join(sorted({t.trace_id for t in ask.traces if t is not None})) if ask.traces else ""
 
 
 def serve(model: Predictor, arguments: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from wenfang.core.conversation import Generation
 from wenfang.core.examples import Output
+from wenfang.core.trace import Trace
 
 __all__ = ["Answer", "Ask", "Cancel", "Hello", "Piece"]
 
@@ -50,6 +51,8 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, tag="ask"):
     """What is asked of generation, one for each text; none: nothing special."""
     stream: list[int] = []
     """Numbers of the texts whose pieces are wanted as they come; an empty ``Piece`` now and then says that work goes on."""
+    traces: list[Trace | None] = []
+    """Whose work each text is part of; none: no text is traced."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

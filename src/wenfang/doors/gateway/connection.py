@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
         except WenfangError as e:
             response = self._refusal(exchange, e)
         except Exception as e:  # a fault of ours must be an answer, not a hang
-            log.exception("request %s failed", exchange.request.request_id)
+            log.exception("request %s failed", exchange.request)
             response = self._refusal(exchange, Broken("gateway.failed", kind=type(e).__name__))
         if self._writable is not None:
             await self.writable()
@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
                 self.write(b"0\r\n\r\n")
             self.end_stream(exchange, response.status)
         except ConnectionError as e:
-            log.info("request %s: %s", exchange.request.request_id, e)
+            log.info("request %s: %s", exchange.request, e)
         finally:
             response.over()
             await response.pieces.aclose()
@@ -329,10 +329,10 @@ class Connection(asyncio.Protocol):
         except WenfangError as e:
             self.respond(exchange, self._refusal(exchange, e))
         except (ConnectionError, EOFError) as e:  # half an answer is out: only an abort says so
-            log.warning("request %s was cut: %s", exchange.request.request_id, e)
+            log.warning("request %s was cut: %s", exchange.request, e)
             self.abort()
         except Exception as e:  # a fault of ours must be an answer, not a hang
-            log.exception("request %s failed", exchange.request.request_id)
+            log.exception("request %s failed", exchange.request)
             self.respond(exchange, self._refusal(exchange, Broken("gateway.failed", kind=type(e).__name__)))
 
     def _refusal(self, exchange: Exchange, e: WenfangError) -> Response:

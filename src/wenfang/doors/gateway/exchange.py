@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from wenfang.serve.routing import Principal
+    from wenfang.serve.tracing import Traced
 
 __all__ = ["JSON", "Exchange", "Reader", "Request", "Response", "Streamed"]
 
@@ -17,7 +18,7 @@ JSON = b"application/json"
 class Request:
     """What came in. ``path`` is decoded, ``target`` is as sent; header names are lower case."""
 
-    __slots__ = ("body", "client", "headers", "lang", "long", "method", "path", "principal", "raw_headers", "request_id", "service", "started", "target", "version")
+    __slots__ = ("body", "client", "headers", "lang", "long", "method", "path", "principal", "raw_headers", "request_id", "service", "started", "target", "traced", "version")
 
     def __init__(self) -> None:
         self.method = ""
@@ -35,8 +36,13 @@ class Request:
         self.service = "-"
         """Set by the protocol once it is known to exist: a label of the metrics."""
         self.started = 0.0
+        self.traced: Traced | None = None
         self.long = False
         """Answering takes long: a client that closes its side has left, and nobody wants the answer."""
+
+    def __str__(self) -> str:
+        """What a log calls it."""
+        return self.request_id if self.traced is None else f"{self.request_id} of trace {self.traced.trace.trace_id}"
 
 
 class Response:

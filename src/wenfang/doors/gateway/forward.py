@@ -24,6 +24,7 @@ HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect")
 )
 FORWARDED = b"x-wenfang-forwarded"
+NOT_AS_IT_CAME = frozenset((FORWARDED, b"x-request-id", b"traceparent", b"tracestate"))
 PIECE_BYTES = 256 << 10
 log = logging.getLogger("wenfang.gateway.forward")
 
@@ -101,9 +102,11 @@ class Forwarder:
         chunked = b"transfer-encoding" in request.headers
         lines = [f"{request.method} ".encode(), request.target, b" HTTP/1.1\r\n"]
         for name, value in request.raw_headers:
-            if name not in HOP_BY_HOP and name not in {FORWARDED, b"x-request-id"}:
+            if name not in HOP_BY_HOP and name not in NOT_AS_IT_CAME:
                 lines += [name, b": ", value, b"\r\n"]
         lines += [FORWARDED, b": ", request.client.encode(), b"\r\nx-request-id: ", request.request_id.encode(), b"\r\nconnection: close\r\n"]
+        if request.traced is not None:
+            lines += [f"{name}: {value}\r\n".encode() for name, value in request.traced.trace.headers().items()]
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if chunked else b"\r\n")
         try:
             await loop.sock_sendall(sock, b"".join(lines))
@@ -112,7 +115,7 @@ class Forwarder:
             if chunked:
                 await loop.sock_sendall(sock, b"0\r\n\r\n")
         except OSError as e:  # control may answer before it has read everything: its answer counts
-            log.debug("control stopped reading request %s: %s", request.request_id, e)
+            log.debug("control stopped reading request %s: %s", request, e)
 
     async def _receive(self, exchange: Exchange, connection: Connection, sock: socket.socket) -> None:
         answer = _Answer()

@@ -22,6 +22,7 @@ from wenfang.serve.cache import AnswerCache
 from wenfang.serve.pool import Limits
 from wenfang.serve.router import Router
 from wenfang.serve.routing import ROUTES_FILE
+from wenfang.serve.tracing import Tracer
 
 from .access import authenticate
 from .channel import ask, listen
@@ -43,7 +44,7 @@ class _Desk(Desk):
     """The desk of a gateway that may have siblings: their counters are asked for over their sockets."""
 
     def __init__(self, gateway: Gateway) -> None:
-        super().__init__(gateway.router, gateway.limits)
+        super().__init__(gateway.router, gateway.limits, gateway.tracer)
         self._gateway = gateway
 
     async def all_metrics(self) -> list[list[Family]]:
@@ -73,6 +74,7 @@ class Gateway:
         cache = AnswerCache(limits.cache_bytes, limits.cache_ttl_s) if limits.cache_bytes else None
         self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s, limits.wait_s), cache)
         self.forwarder = Forwarder(home.control_socket)
+        self.tracer = Tracer(limits.traces_kept, limits.trace_share, asyncio.get_running_loop().time)
         self._desk = _Desk(self)
         self.metrics.rate_limited = self._desk.flow.refused
         self._by_segment: dict[str, Protocol] = {}
@@ -88,6 +90,7 @@ class Gateway:
     def admit(self, exchange: Exchange) -> None:
         """Choose who answers and check the key, before a byte of the body is read."""
         request = exchange.request
+        request.traced = self.tracer.begin(request.headers, request.request_id, request.started)
         protocol = self._by_segment.get(request.path[1:].partition("/")[0])
         if protocol is None:
             exchange.streams = True
@@ -134,8 +137,10 @@ class Gateway:
 
     def finished(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Count an answer."""
-        protocol = exchange.protocol
-        self.metrics.observe(exchange.request.service, protocol.name if protocol is not None else "control", status, seconds)
+        protocol, request = exchange.protocol, exchange.request
+        if request.traced is not None and protocol is not None:
+            self._desk.traced(request, protocol.name, status)
+        self.metrics.observe(request.service, protocol.name if protocol is not None else "control", status, seconds)
 
     def cut_off(self, code: str) -> None:
         """Count a connection a guard has ended."""
@@ -174,7 +179,7 @@ class Gateway:
         self._desk.opening.append("ports")
         await self.router.load_if_there()
         path = self.home.run / f"gateway-{self.index}.sock"
-        channel = await listen(path, {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "drain": self._drain})
+        channel = await listen(path, {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "traces": self._traces, "drain": self._drain})
         watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
         try:
             sock = await self._shared_socket(host, port) if self.limits.gateways > 1 else _listening_socket(host, port, shared=False)
@@ -243,6 +248,10 @@ class Gateway:
 
     async def _metrics(self, _: dict[str, Any]) -> Any:
         return self.families()
+
+    async def _traces(self, message: dict[str, Any]) -> Any:
+        """The latest traces of one service."""
+        return self.tracer.told(int(message["limit"]), service=str(message["service"]), trace_id=str(message.get("trace_id", "")), request_id=str(message.get("request_id", "")))
 
     async def _drain(self, _: dict[str, Any]) -> Any:
         self._stop.set()

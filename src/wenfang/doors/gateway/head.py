@@ -110,6 +110,8 @@ def _date() -> bytes:
 def head_bytes(response: Response, request: Request, *, close: bool) -> bytes:
     """Status line and headers of a whole answer."""
     extra = b"".join([b"%s: %s\r\n" % pair for pair in response.headers]) if response.headers else b""
+    if request.traced is not None:
+        extra += b"traceresponse: %s\r\n" % request.traced.trace.parent().encode()
     return b"%s%scontent-type: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\nx-content-type-options: nosniff\r\n%s%s\r\n" % (
         _STATUS_LINE[response.status],
         _date(),
@@ -126,6 +128,8 @@ def head_of_stream(status: int, headers: list[tuple[bytes, bytes]], request: Req
     lines = [_STATUS_LINE.get(status, b"HTTP/1.1 %d \r\n" % status), _date(), *(b"%s: %s\r\n" % pair for pair in headers)]
     if not any(name == b"x-request-id" for name, _ in headers):
         lines.append(b"x-request-id: %s\r\n" % request.request_id.encode())
+    if request.traced is not None:
+        lines.append(b"traceresponse: %s\r\n" % request.traced.trace.parent().encode())
     if chunked:
         lines.append(b"transfer-encoding: chunked\r\n")
     elif length is not None:

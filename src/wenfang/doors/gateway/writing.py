@@ -10,6 +10,7 @@ from wenfang.core.conversation import Generation
 from wenfang.core.examples import Output
 from wenfang.serve.batching import Ticket
 from wenfang.serve.pool import Pool
+from wenfang.serve.tracing import Traced
 from wenfang.serve.turns import RANKS
 
 __all__ = ["Writing"]
@@ -25,13 +26,22 @@ class Writing:
         spent: told once how many tokens it took; what nobody heard to its end counts by its pieces.
         owner: who asks.
         rank: class of priority.
+        traced: wants to know what became of it.
 
     Raises:
         Busy: `serve.queue-full`, `serve.pool-closed`.
     """
 
     def __init__(
-        self, pool: Pool, texts: Sequence[str], options: Generation, spent: Callable[[int], None] = lambda _: None, *, owner: str = "", rank: int = RANKS["online"]
+        self,
+        pool: Pool,
+        texts: Sequence[str],
+        options: Generation,
+        spent: Callable[[int], None] = lambda _: None,
+        *,
+        owner: str = "",
+        rank: int = RANKS["online"],
+        traced: Traced | None = None,
     ) -> None:
         self._spent = spent
         self._heard_n = 0
@@ -42,6 +52,7 @@ class Writing:
         self._over = False
         self._pool = pool
         self._ticket = pool.submit(texts, 1, self._done, options=options, on_piece=self._heard, owner=owner, rank=rank)
+        self._ticket.traced = traced
 
     def _heard(self, index: int, text: str) -> None:
         self._heard_n += 1

@@ -31,6 +31,7 @@ from wenfang.core.errors import Broken, Invalid, Unsupported
 from wenfang.core.examples import Examples, Output
 from wenfang.core.ports import Cancelled
 from wenfang.core.records import Task
+from wenfang.core.trace import CARRIED, Trace
 from wenfang.models.answers import trainable_labels
 from wenfang.models.base import Curve, DataShape, Emit, Hyper, Model
 from wenfang.models.forms import Form, form_of, spread
@@ -243,10 +244,14 @@ class Upstream(Model):
         keys = [hashlib.sha256(msgspec.json.encode(b)).digest() for b in bodies] if self._known is not None else []
         first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in (self._known or {})}
 
+        carried = CARRIED.get()
+        traces = carried if len(carried) == len(texts) else [None] * len(texts)
+
         def one(index: int) -> Output | None:
             if keys and first.get(keys[index]) != index:
                 return None  # known, or being asked
-            return self._write(bodies[index], lambda piece: heard.put((index, piece)), left) if emit is not None else self._ask(bodies[index])
+            trace = traces[index]
+            return self._ask(bodies[index], trace) if emit is None else self._write(bodies[index], lambda piece: heard.put((index, piece)), left, trace)
 
         with ThreadPoolExecutor(self.hyper.concurrency) as threads:
             futures = [threads.submit(one, i) for i in range(len(texts))]
@@ -322,19 +327,19 @@ class Upstream(Model):
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": options.json_schema, "strict": True}}
         return body
 
-    def _ask(self, body: dict[str, Any]) -> Output:
+    def _ask(self, body: dict[str, Any], trace: Trace | None) -> Output:
         begun = time.monotonic()
-        answer = self._server().ask("POST", "/chat/completions", body, until=self.until)
+        answer = self._server().ask("POST", "/chat/completions", body, until=self.until, trace=trace)
         self._took_ms.append(1000 * (time.monotonic() - begun))
         with _understood(self._server()):
             choice = answer["choices"][0]
             return _output(choice["message"]["content"] or "", choice.get("finish_reason"), answer.get("usage"))
 
-    def _write(self, body: dict[str, Any], tell: Callable[[str], None], left: threading.Event) -> Output:
+    def _write(self, body: dict[str, Any], tell: Callable[[str], None], left: threading.Event, trace: Trace | None) -> Output:
         pieces: list[str] = []
         finish: str | None = None
         usage: Mapping[str, Any] | None = None
-        for data in self._server().events("/chat/completions", {**body, "stream": True, "stream_options": {"include_usage": True}}):
+        for data in self._server().events("/chat/completions", {**body, "stream": True, "stream_options": {"include_usage": True}}, trace=trace):
             if left.is_set():
                 raise Cancelled
             if data == b"[DONE]":
@@ -352,7 +357,8 @@ class Upstream(Model):
     def _vectors(self, texts: Sequence[str]) -> list[Output]:
         clean = [t.encode("utf-8", "replace").decode() for t in texts]
         begun = time.monotonic()
-        answer = self._server().ask("POST", "/embeddings", {"model": self._model_name(), "input": clean, "encoding_format": "float"}, until=self.until)
+        trace = next((t for t in CARRIED.get() if t is not None), None)  # one request for all texts
+        answer = self._server().ask("POST", "/embeddings", {"model": self._model_name(), "input": clean, "encoding_format": "float"}, until=self.until, trace=trace)
         if len(texts) == 1:
             self._took_ms.append(1000 * (time.monotonic() - begun))
         with _understood(self._server()):

@@ -24,6 +24,7 @@ from wenfang.serve.flow import Flow, Owner
 from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
 from wenfang.serve.routing import RoutedModel
+from wenfang.serve.tracing import Tracer
 from wenfang.serve.turns import RANKS
 
 __all__ = ["INPUTS_MAX", "TEXT_MAX_CHARS", "TOP_K_MAX", "WRITING", "Desk", "Protocol", "decode_json", "generation_of", "only", "top_k_of", "unknown_version", "wrong_task"]
@@ -43,11 +44,13 @@ class Desk:
     Args:
         router: services, pools.
         limits: settings of the gateway.
+        tracer: keeps what became of requests.
     """
 
-    def __init__(self, router: Router, limits: Serve) -> None:
+    def __init__(self, router: Router, limits: Serve, tracer: Tracer) -> None:
         self.router = router
         self.limits = limits
+        self.tracer = tracer
         self.flow = Flow(limits.gateways)
         self.opening: list[str] = []
         """Ports that do not listen yet."""
@@ -117,12 +120,16 @@ class Desk:
             owner=asker(request),
             rank=rank_of(request) if rank is None else rank,
         )
+        ticket.traced = request.traced
         try:
             await answered
         except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
             ticket.cancel()
             raise
-        pool.figures.ended(ticket, self._loop.time())
+        now = self._loop.time()
+        pool.figures.ended(ticket, now)
+        if request.traced is not None:
+            request.traced.answered = now
         if ticket.error is not None:
             raise ticket.error
         if owners:
@@ -143,7 +150,7 @@ class Desk:
         owners = self._owners(request, name)
         if owners:
             self.flow.admit(owners, len(texts))
-        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens), owner=asker(request), rank=rank_of(request))
+        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens), owner=asker(request), rank=rank_of(request), traced=request.traced)
         await writing.begun()
         return writing, model
 
@@ -156,7 +163,15 @@ class Desk:
         pool, model = router.target(service)
         if version is not None and version != model.version.rpartition(":")[2]:
             raise unknown_version(name, version, model)
+        if request.traced is not None:
+            request.traced.facts["model"] = model.version
         return pool, model
+
+    def traced(self, request: Request, protocol: str, status: int) -> None:
+        """Keep the trace of a request to a service, if it has one."""
+        if request.traced is not None and request.service != "-":
+            request.traced.name = protocol
+            self.tracer.end(request.traced, status, service=request.service, request_id=request.request_id)
 
     def _owners(self, request: Request, name: str) -> list[Owner]:
         """Whose limits hold for a request; hardly ever any."""

@@ -171,6 +171,8 @@ async def _refuse(context: Any, error: WenfangError, request: Request | None) ->
 
     lang = request.lang if request is not None else "en"
     more = [("wenfang-code", error.code), ("x-request-id", request.request_id if request is not None else "")]
+    if request is not None and request.traced is not None:
+        more.append(("traceresponse", request.traced.trace.parent()))
     if "retry_after_s" in error.fields:
         more.append(("retry-after", str(error.fields["retry_after_s"])))
     code = getattr(grpc.StatusCode, _CODES.get(status_of(error), "UNKNOWN"))
@@ -209,10 +211,12 @@ def _unary(service: Any, name: str, kind: str) -> Any:
         except WenfangError as e:
             error = e
         except Exception as e:  # a fault of ours must be an answer, not a hang
-            log.exception("a gRPC request failed")
+            log.exception("gRPC request %s failed", request)
             error = Broken("gateway.failed", kind=type(e).__name__)
         else:
             service.counted(request, None)
+            if request is not None and request.traced is not None:
+                context.set_trailing_metadata((("traceresponse", request.traced.trace.parent()),))
             return answer
         finally:
             service.calls -= 1
@@ -236,7 +240,7 @@ def _stream(service: Any, name: str, kind: str) -> Any:
         except WenfangError as e:
             error = e
         except Exception as e:  # a fault of ours must be an answer, not a hang
-            log.exception("a gRPC stream failed")
+            log.exception("gRPC stream %s failed", request)
             error = Broken("gateway.failed", kind=type(e).__name__)
         else:
             service.counted(request, None)

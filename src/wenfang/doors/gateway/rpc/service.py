@@ -76,6 +76,7 @@ class Service:
         request.lang = given.get(b"accept-language", b"en")[:64].decode("latin-1")
         request.client = str(context.peer())
         request.started = time.perf_counter()
+        request.traced = self._desk.tracer.begin(given, request.request_id, asyncio.get_running_loop().time())
         if method not in OPEN:
             try:
                 request.principal = authenticate(self._desk.router.table, request)
@@ -99,7 +100,9 @@ class Service:
 
     def counted(self, request: Request, error: WenfangError | None) -> None:
         """Count an answer."""
-        self._metrics.observe(request.service, "grpc", 200 if error is None else status_of(error), time.perf_counter() - request.started)
+        status = 200 if error is None else status_of(error)
+        self._desk.traced(request, "grpc", status)
+        self._metrics.observe(request.service, "grpc", status, time.perf_counter() - request.started)
 
     # ------------------------------------------------------------ about the server and its models
     async def ServerLive(self, _: Any, __: Request) -> Any:  # noqa: N802 the protocol's names, here and below
