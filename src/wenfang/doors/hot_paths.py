@@ -78,6 +78,15 @@ HOT_PATHS: dict[str, Any] = {
             "responses": {"200": _json(PREDICT_OUT, "answers")},
         }
     },
+    "/predict/{service}/{document}": {
+        "get": {
+            "operationId": "predict.document",
+            "tags": ["predict"],
+            "summary": "What a service takes and gives, made for its model version.",
+            "parameters": [*NAME, {"name": "document", "in": "path", "required": True, "schema": {"enum": ["openapi.json", "service.proto", "schema.json", "client.py"]}}],
+            "responses": {"200": {"description": "the file"}},
+        }
+    },
     "/v2": {
         "get": {
             "operationId": "v2.server",

@@ -8,6 +8,7 @@ from wenfang.core.ids import now
 from wenfang.core.records import ApiKey, ModelVersion, Project, Service
 from wenfang.guard.roles import permissions_of
 from wenfang.serve.flow import Rate
+from wenfang.serve.interface import LABELS_LISTED
 from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket
 
 from .app import Studio
@@ -34,7 +35,7 @@ def wanted_table(studio: Studio, present: RoutingTable, counts: Mapping[str, int
             continue
         count = max(replicas_now(service, version.id, present, counts), len(models[version.id].sockets) if version.id in models else 0)
         sockets = [str(replica_socket(studio.home.run, version.id, i)) for i in range(count)]
-        models[version.id] = RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:1000])
+        models[version.id] = RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:LABELS_LISTED])
         services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
     return RoutingTable(epoch=present.epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
 

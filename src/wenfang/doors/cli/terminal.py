@@ -128,6 +128,9 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
     if op.name == "selection.report":
         click.echo(answer.model_dump()["html"])
         return
+    if op.name == "service.interface":
+        click.echo(answer.model_dump()["document"], nl=False)
+        return
     if op.name == "service.spec":
         click.echo(answer.model_dump()["toml"], nl=False)
         return

@@ -21,6 +21,7 @@ from wenfang.doors.gateway.problems import problem
 from wenfang.doors.gateway.writing import Writing
 from wenfang.serve.batching import Ticket
 from wenfang.serve.flow import Flow, Owner
+from wenfang.serve.interface import INPUTS_MAX, TEXT_MAX_CHARS, TOP_K_MAX, WRITING
 from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
 from wenfang.serve.routing import RoutedModel
@@ -29,11 +30,6 @@ from wenfang.serve.turns import RANKS
 
 __all__ = ["INPUTS_MAX", "TEXT_MAX_CHARS", "TOP_K_MAX", "WRITING", "Desk", "Protocol", "decode_json", "generation_of", "only", "top_k_of", "unknown_version", "wrong_task"]
 
-INPUTS_MAX = 1024
-TEXT_MAX_CHARS = 50_000
-TOP_K_MAX = 100
-WRITING = frozenset({"generation", "chat"})
-"""Tasks whose answers are written."""
 _PATH = re.compile(r"`\$\.(\w+)")
 T = TypeVar("T")
 

@@ -17,6 +17,7 @@ from wenfang.core.examples import Output
 from wenfang.core.plain import plain
 from wenfang.doors.gateway.exchange import Request, Response, Streamed
 
+from ._documents import document
 from .base import WRITING, Protocol, decode_json, generation_of, only, top_k_of
 
 __all__ = ["Predict", "as_plain"]
@@ -58,15 +59,18 @@ def as_plain(output: Output, text: str, top_k: int) -> Any:
 
 
 class Predict(Protocol):
-    """``{"inputs": ["…"]}`` → ``{"outputs": […], "model": "name:version", "id": "…"}``."""
+    """``{"inputs": ["…"]}`` → ``{"outputs": […], "model": "name:version", "id": "…"}``; below it what the service takes and gives, in every format."""
 
     segments: ClassVar[tuple[str, ...]] = ("predict",)
 
     async def answer(self, request: Request) -> Response:
         """Predict."""
-        name = request.path[len("/predict/") :]
-        if not name or "/" in name:
+        name, slash, file_name = request.path[len("/predict/") :].partition("/")
+        if not name or (slash and request.method == "POST"):
             raise NotFound("gateway.no-such-path", path=request.path[:200])
+        if slash:
+            only(request, "GET", "HEAD")
+            return document(self.desk.target(request, name)[1], name, file_name)
         only(request, "POST")
         self.desk.router.service(name, request.principal)
         body = decode_json(request, _decoder)
