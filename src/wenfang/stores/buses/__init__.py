@@ -1,0 +1,1 @@
+"""Buses: message brokers behind the port ``core.messages.Bus``, one file each."""
