@@ -11,7 +11,7 @@ from wenfang.core.errors import WenfangError
 from wenfang.serve.cache import AnswerCache
 from wenfang.serve.pool import Limits, Pool
 
-ERRORS = {"serve.model-failed", "serve.replica-died", "serve.deadline-passed", "serve.queue-full", "serve.overloaded", "generation.schema-unspellable"}
+ERRORS = {"serve.model-failed", "serve.replica-died", "serve.deadline-passed", "serve.queue-full", "serve.overloaded", "serve.text-quarantined", "generation.schema-unspellable"}
 LIMITS = Limits(batch_max=8, queue_max=200, deadline_s=4.0)
 
 

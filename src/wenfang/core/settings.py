@@ -50,6 +50,7 @@ class Serve(Section):
     cache_bytes: int = Field(32 << 20, ge=0, description="texts and answers each gateway keeps for questions that come again; 0: every text is asked")
     cache_ttl_s: float = Field(0.0, ge=0, description="an answer older than this is not given again; 0: as long as its model version serves")
     wait_s: float = Field(0.1, ge=0, description="under standing overload new texts that would wait longer get 429 at once; 0: only queue_max refuses")
+    quarantine_s: float = Field(600.0, ge=0, le=86_400 * 30, description="a text that killed or hung two replicas one after the other is refused for so long; 0: never")
     deadline_s: float = Field(10.0, gt=0, description="a request that waits longer gets 504 as its protocol says it")
     body_max_bytes: int = Field(4 << 20, ge=1024, description="body of a prediction; more is 413")
     upload_max_bytes: int = Field(4 << 30, ge=1024, description="body of an upload; more is 413")

@@ -21,12 +21,14 @@ class PoolFigures:
         "late",
         "lost",
         "model_ms",
+        "quarantined",
         "queue_ms",
         "refused",
         "request_ms",
         "requests",
         "retried",
         "texts",
+        "turned_away",
     )
 
     def __init__(self) -> None:
@@ -50,6 +52,10 @@ class PoolFigures:
         self.retried = 0
         self.refused = 0
         self.late = 0
+        self.quarantined = 0
+        """Texts that killed replicas and are refused from then on."""
+        self.turned_away = 0
+        """Requests with such a text."""
         self.cancelled = 0
         """Batches of generation that were stopped because nobody wanted them any more."""
 

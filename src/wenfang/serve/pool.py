@@ -11,41 +11,29 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from wenfang.core.conversation import Generation
-from wenfang.core.errors import BY_STATUS, Broken, Busy
+from wenfang.core.errors import BY_STATUS, Broken, Busy, Invalid
 
+from .admission import Admission
 from .batching import Item, Ticket, choose, still_wanted
 from .cache import AnswerCache
+from .costs import CostCurve
 from .figures import PoolFigures
+from .limits import Limits, hang_s
 from .link import Link
+from .quarantine import Quarantine, digest_of
 from .sharing import Sharing
-from .turns import RANKS, Turns
+from .turns import RANKS
 from .wire import Answer, Hello, Piece
 
-__all__ = ["Limits", "Pool"]
+__all__ = ["Limits", "Pool", "hang_s"]
 
 SWEEP_S = 0.1
-STANDING_S = 0.5
-"""A queue that was not empty for so long stands: it is no burst, more comes in than goes out."""
-BATCHES_AHEAD = 4
-"""Batches each replica may find waiting whatever the time: fewer, and texts of like length do not meet."""
 log = logging.getLogger("wenfang.pool")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a pool takes and how long it may need."""
-
-    batch_max: int = 8
-    queue_max: int = 1024
-    deadline_s: float = 10.0
-    wait_s: float = 0.1
-    """A queue that has not been empty for long refuses new texts when they would wait longer; 0: only ``queue_max`` refuses."""
 
 
 class Pool:
@@ -59,6 +47,9 @@ class Pool:
         cache: of answers, shared with other pools; None: every text is asked.
     """
 
+    on_quarantine: Callable[[Pool, str], None] | None = None
+    """Told the digest of a text that was quarantined."""
+
     def __init__(self, model: str, version: str, sockets: Sequence[str], limits: Limits, cache: AnswerCache | None = None) -> None:
         self.model = model
         self.version = version
@@ -70,7 +61,6 @@ class Pool:
         self.hello_decoder = msgspec.msgpack.Decoder(Hello)
         self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
         self.waiting: list[Item] = []
-        self._turns = Turns()
         self._free: list[Link] = []
         self._tickets: list[tuple[float, int, Ticket]] = []
         """A heap by deadline."""
@@ -81,10 +71,8 @@ class Pool:
         self._closing = self._closed = False
         self._some_ready = asyncio.Event()
         self._idle = asyncio.Event()
-        self._rate_per_s = 0.0
-        self._empty_at = self.loop.time()
-        """When nothing waited, last."""
-        self._rate_mark: tuple[float, int] = (self.loop.time(), 0)
+        self._door = Admission(version, (limits.batch_max, limits.queue_max, limits.wait_s), self.figures, self._curves, self.loop.time())
+        self.quarantine = Quarantine(limits.quarantine_s)
         self._replicas: dict[str, Link] = {}
         self._leaving: set[Link] = set()
         """Not of the routing table any more, and not done yet."""
@@ -112,6 +100,9 @@ class Pool:
 
     def _links(self) -> list[Link]:
         return [*self._replicas.values(), *self._leaving]
+
+    def _curves(self) -> list[CostCurve]:
+        return [r.curve for r in self._replicas.values() if r.hello is not None]
 
     @property
     def ready(self) -> int:
@@ -143,6 +134,8 @@ class Pool:
         again: list[Item] = []
         for item in batch:
             item.attempts += 1
+            if not replica.closed:  # one that was told to go may be killed for being slow about it
+                self._blame(item, alone=len(batch) == 1)
             if item.attempts > 1 or item.ticket.written:
                 self._fail(item, Broken("serve.replica-died", model=self.version))
             else:
@@ -157,6 +150,17 @@ class Pool:
             item.turn = (-1, 0.0)
         self.waiting[:0] = again
         self._dispatch_soon()
+
+    def _blame(self, item: Item, *, alone: bool) -> None:
+        """It was with a replica that died: the first time it is suspect, then, alone and suspect, guilty."""
+        digest = digest_of(item.text, item.text_b, item.ticket.options)
+        if not alone or not self.quarantine.suspects(digest):
+            self.quarantine.suspect(digest)
+        elif self.quarantine.add(digest):
+            self.figures.quarantined += 1
+            log.error("a text that killed replicas of %s is quarantined for %.0f s: %s", self.version, self.limits.quarantine_s, digest)
+            if self.on_quarantine is not None:
+                self.on_quarantine(self, digest)
 
     def batch_answered(self, replica: Link, batch: list[Item], answer: Answer) -> None:
         """Hand the answers out; the replica is free again."""
@@ -176,6 +180,8 @@ class Pool:
         figures.model_ms += answer.ms
         figures.last_at = time.time()
         for i, (item, output) in enumerate(zip(batch, answer.outputs, strict=True)):
+            if item.attempts:
+                self.quarantine.clear(digest_of(item.text, item.text_b, item.ticket.options))
             if output is not None:
                 item.answer(output)
                 if self.sharing is not None:
@@ -230,18 +236,20 @@ class Pool:
 
         Raises:
             Busy: `serve.queue-full`, `serve.overloaded`, with ``retry_after_s`` from the measured rate; `serve.pool-closed`.
+            Invalid: `serve.text-quarantined`.
         """
         if self._closing:
             raise self._closed_error()
+        suspects = self._suspects(texts, texts_b, options) if self.quarantine else ()
         waiting = self.waiting
         sharing = self.sharing if self._steady and options is None and not fresh else None
         known = sharing.known(texts, texts_b, top_k) if sharing is not None else []
         n = sum([found is None for _, found in known]) if sharing is not None else len(texts)
         now = self.loop.time()
         if not waiting:
-            self._empty_at = now
+            self._door.pressure.empty(now)
         if n:
-            self._let_in(n, owner, rank, now)
+            self._door.let_in(waiting, n, (owner, rank), now)
         wait_s = self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s)
         ticket = Ticket(len(texts), top_k, now, now + wait_s, done)
         ticket.pairs = bool(texts_b)
@@ -253,7 +261,10 @@ class Pool:
             items = [Item(text, index, ticket, text_b) for index, (text, text_b) in enumerate(zip(texts, texts_b, strict=True))]
         else:
             items = [Item(text, index, ticket) for index, text in enumerate(texts)]
-        self._turns.line_up(waiting, items, owner, rank)
+        if suspects:
+            for item in items:
+                item.attempts = int(item.index in suspects)
+        self._door.turns.line_up(waiting, items, owner, rank)
         if options is not None:
             ticket.options, ticket.on_piece = options, on_piece
             self._writing.append(ticket)
@@ -263,30 +274,16 @@ class Pool:
             self._dispatch_soon()
         return ticket
 
-    def _let_in(self, n: int, owner: str, rank: int, now: float) -> None:
-        """Return if n more texts of ``owner`` may wait. Whoever has less than the others on average is refused last: the queue may be twice as long for it."""
-        waiting, limits = self.waiting, self.limits
-        ahead = self._turns.ahead(waiting, rank)
-        if ahead + n > limits.queue_max or len(waiting) + n > 2 * limits.queue_max:
-            waiting[:] = still_wanted(waiting)
-            ahead = self._turns.ahead(waiting, rank)
-            full = ahead + n > limits.queue_max and self._turns.share_left(waiting, owner) < n
-            if full or len(waiting) + n > 2 * limits.queue_max:
-                self.figures.refused += 1
-                raise Busy("serve.queue-full", model=self.version, waiting=len(waiting), max=limits.queue_max, retry_after_s=self.retry_after_s())
-        if waiting and now - self._empty_at > STANDING_S and self._stands_too_long(ahead) and self._turns.share_left(waiting, owner) < n:
-            self.figures.refused += 1
-            raise Busy("serve.overloaded", model=self.version, wait_s=limits.wait_s, retry_after_s=self.retry_after_s())
-
-    def _stands_too_long(self, n: int) -> bool:
-        """Whether a text behind n others would wait longer than it may, by the rate of the last seconds; who waits for the only replica to come back, waits."""
-        rate = self._rate_per_s
-        ahead = BATCHES_AHEAD * self.limits.batch_max * self.ready  # whole batches, also where a replica measured that smaller ones pay
-        return bool(ahead and self.limits.wait_s and rate and n / rate > self.limits.wait_s and n >= ahead)
+    def _suspects(self, texts: Sequence[str], texts_b: Sequence[str], options: Generation | None) -> list[int]:
+        try:
+            return self.quarantine.check(self.version, texts, texts_b, options)
+        except Invalid:
+            self.figures.turned_away += 1
+            raise
 
     def retry_after_s(self) -> float:
-        """When the present queue will be done, by the rate of the last seconds."""
-        return round(min(60.0, max(0.1, len(self.waiting) / self._rate_per_s)), 1) if self._rate_per_s > 0 else 1.0
+        """When the present queue will be done."""
+        return self._door.retry_after_s(self.waiting)
 
     def _dispatch_soon(self) -> None:
         """Once in this turn of the loop: requests that arrived together can share a batch without anybody waiting."""
@@ -312,17 +309,17 @@ class Pool:
             batch = choose(waiting, replica.curve, 1 if replica.joins else -(-len(waiting) // len(free)))
             if not batch:
                 break
-            self._turns.served(batch)
+            self._door.turns.served(batch)
             free.remove(replica)
             replica.send(batch)
             if replica.room:
                 free.append(replica)
         if not waiting:
-            self._empty_at = self.loop.time()
+            self._door.pressure.empty(self.loop.time())
 
     async def _sweep(self) -> None:
         """Ends what is late, gives up replicas that hang, measures the rate."""
-        hang_s = max(0.5, self.limits.deadline_s / 2)
+        hanging_s = hang_s(self.limits.deadline_s)
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.loop.time()
@@ -336,16 +333,10 @@ class Pool:
                 self._writing = [ticket for ticket in self._writing if not ticket.over]
             for replica in self._links():
                 self.figures.cancelled += replica.cancel_unwanted()
-                patience_s = hang_s if replica.hello is None else max(hang_s, replica.hello.silent_s)
+                patience_s = hanging_s if replica.hello is None else max(hanging_s, replica.hello.silent_s)
                 if (replica.sent or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > patience_s:
                     replica.abort(f"no answer for {patience_s:.1f} s")
-            since, texts = self._rate_mark
-            if now - since >= 1.0 and texts == self.figures.texts and not self.waiting:
-                self._rate_mark = (now, texts)  # nothing asked says nothing of how fast it would go
-            elif now - since >= 1.0:
-                rate = (self.figures.texts - texts) / (now - since)
-                self._rate_per_s = rate if not self._rate_per_s else 0.5 * self._rate_per_s + 0.5 * rate
-                self._rate_mark = (now, self.figures.texts)
+            self._door.pressure.tick(now, self.figures.texts, waiting=len(self.waiting), ready=self.ready)
             if self._closing:
                 self._check_idle()
 
@@ -387,13 +378,13 @@ class Pool:
 
     def state(self) -> dict[str, Any]:
         """For ``stats``: what it has and what waits."""
-        curves = [r.curve for r in self._replicas.values() if r.hello is not None]
         return {
             "model": self.version,
             "replicas": len(self._replicas),
             "ready": self.ready,
             "waiting": len(self.waiting),
             "in_flight": sum(r.in_flight for r in self._links()),
-            "rate_per_s": round(self._rate_per_s, 1),
-            "batch_max": max((c.batch_max for c in curves), default=0),
+            "rate_per_s": round(self._door.pressure.rate_per_s, 1),
+            "quarantined": len(self.quarantine),
+            "batch_max": max([c.batch_max for c in self._curves()], default=0),
         }

@@ -26,6 +26,7 @@ from wenfang.core.frames import FRAME_MAX_BYTES, from_error, pack
 from wenfang.core.ports import Cancelled
 from wenfang.core.trace import CARRIED
 
+from .alarm import Alarm
 from .costs import CostCurve, measure
 from .entrance import Entrance, read_some
 from .joining import SIGN_OF_LIFE_S, SLOTS, Joiner
@@ -70,13 +71,16 @@ class _Batch:
         """Texts of which pieces are out: they cannot be tried again."""
         self._server = server
         self._streamed = frozenset(ask.stream)
-        self._said_at = self._looked_at = time.perf_counter()
+        self._said_at = self._looked_at = self._wound_at = time.perf_counter()
 
     def emitter(self, first: int = 0) -> Callable[[int, str], None]:
         """What a model tells its pieces to; ``first``: number of its text 0."""
 
         def emit(index: int, text: str) -> None:
             now, index = time.perf_counter(), first + index
+            if now - self._wound_at > LOOK_AROUND_S:
+                self._wound_at = now
+                self._server.alarm.wind()
             wanted = text and index in self._streamed
             if wanted or now - self._said_at > SIGN_OF_LIFE_S:
                 self._said_at = now
@@ -109,11 +113,13 @@ class Server:
         name: what it serves, said in ``hello``.
         batch_max: texts in one batch at most; measured down.
         budget_s: for measuring the cost curve.
+        hang_s: after which a batch without a sign of life ends the process; 0: it may take for ever.
     """
 
-    def __init__(self, model: Predictor, entrance: Callable[[], Entrance], *, name: str, batch_max: int = 8, budget_s: float = 1.5) -> None:
+    def __init__(self, model: Predictor, entrance: Callable[[], Entrance], *, name: str, batch_max: int = 8, budget_s: float = 1.5, hang_s: float = 0.0) -> None:
         self.model = model
         self.name = name
+        self.alarm = Alarm(max(hang_s, float(getattr(model, "silent_s", 0.0))) if hang_s else 0.0)
         self.writes = model.task in {"generation", "chat"}
         at_once: int | None = getattr(model, "at_once", None)
         self.curve = CostCurve(0.0, 0.0, at_once) if at_once else measure(self._sample, batch_max=batch_max, budget_s=budget_s)
@@ -259,7 +265,9 @@ class Server:
             for sock in [] if self._stopped else [*self._inbox]:
                 while (said := self._next(sock)) is not None:
                     joiner.ask(sock, said) if type(said) is Ask else joiner.cancel(sock, said.id)
+            self.alarm.wind()
             joiner.turn()
+            self.alarm.off()
 
     def _say(self, sock: socket.socket, frame: Answer | Piece) -> bool:
         """Send a frame; a caller that has gone wants nothing any more."""
@@ -276,7 +284,9 @@ class Server:
         """Answer the oldest question of one caller; whether there was any."""
         said = self._next(sock)
         if type(said) is Ask:
+            self.alarm.wind(len(said.texts) / self.curve.batch_max)
             answer = self.answer(_Batch(self, sock, said))
+            self.alarm.off()
             try:
                 if sock in self._inbox:
                     sock.sendall(pack(answer))
@@ -323,6 +333,7 @@ class Server:
         try:
             if len(ask.texts) == 1 or index in batch.written:
                 raise first_error  # noqa: TRY301 nothing new would come of it
+            self.alarm.wind()
             return self._predict(batch, Ask(ask.id, ask.texts[one], ask.top_k, ask.texts_b[one], ask.options[one], traces=ask.traces[one]), index)[0]
         except Cancelled:
             return None
@@ -345,7 +356,9 @@ def serve(model: Predictor, arguments: Mapping[str, Any]) -> None:
     def entrance() -> Entrance:
         return Entrance(Path(arguments["socket"]), host=arguments.get("host"), certificate=str(arguments.get("certificate", "")), timeout_s=SEND_TIMEOUT_S)
 
-    server = Server(model, entrance, name=str(arguments.get("name", "")), batch_max=int(arguments.get("batch_max", 8)), budget_s=float(arguments.get("budget_s", 1.5)))
+    name, batch_max = str(arguments.get("name", "")), int(arguments.get("batch_max", 8))
+    budget_s, hang_s = float(arguments.get("budget_s", 1.5)), float(arguments.get("hang_s", 0.0))
+    server = Server(model, entrance, name=name, batch_max=batch_max, budget_s=budget_s, hang_s=hang_s)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
     log.info("serving %s: %s", server.name, server.curve)
@@ -357,7 +370,8 @@ def main(arguments: dict[str, Any]) -> None:
 
     Args:
         arguments: ``bundle`` (folder of the unpacked, signed bundle), ``socket``, ``keys`` (folder of trusted public keys),
-            ``name`` (what it serves), ``batch_max``; elsewhere than its callers, ``host`` and ``certificate``.
+            ``name`` (what it serves), ``batch_max``, ``hang_s`` (a batch that takes longer without a sign of life ends the process);
+            elsewhere than its callers, ``host`` and ``certificate``.
 
     Raises:
         Broken: `signature.bad` and whatever else `open_bundle` finds wrong.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Router:
         self.routes = routes
         self.limits = limits
         self.cache = cache
+        self.on_quarantine: Callable[[Pool, str], None] | None = None
+        """Told the pool and the digest of a text that was quarantined."""
         self.table = RoutingTable(epoch=-1)
         self._pools: dict[str, Pool] = {}
         self._draining: set[asyncio.Task[None]] = set()
@@ -72,6 +75,8 @@ class Router:
     async def _take(self, table: RoutingTable, wait_s: float) -> None:
         used = {s.model for s in table.services.values()}
         fresh = {m: Pool(m, table.models[m].version, table.models[m].sockets, self.limits, self.cache) for m in used if m not in self._pools}
+        for pool in fresh.values():
+            pool.on_quarantine = self.on_quarantine
         if fresh:
             await asyncio.gather(*(pool.until_ready(wait_s) for pool in fresh.values()))
         for m in used & set(self._pools):

@@ -10,6 +10,7 @@ from wenfang.core.frames import recv_frame
 from wenfang.core.places import connect
 from wenfang.core.ports import Runtime
 from wenfang.core.records import ModelVersion
+from wenfang.serve.limits import hang_s
 from wenfang.serve.routing import replica_socket
 
 from .app import Studio
@@ -58,6 +59,7 @@ class Replicas:
             "keys": str(self.studio.home.keys),
             "name": label,
             "batch_max": self.studio.settings.serve.batch_max,
+            "hang_s": hang_s(self.studio.settings.serve.deadline_s),
         }
         self.runtime.ensure(replica_name(version.id, index), "wenfang.serve.replica:main", arguments, restart=True)
 

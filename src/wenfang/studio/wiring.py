@@ -24,12 +24,15 @@ from wenfang.stores.served import TablesServer, serve_tables
 
 from .app import Studio
 from .keys import make_key
+from .noticing import Noticing
 from .queue import JobRunner
 from .serving import Serving
 
 __all__ = ["Control", "bootstrap_key", "open_control", "open_in_place", "open_worker"]
 
 TICK_S = 0.3
+NOTICE_TICKS = 7
+"""Every so many ticks gateways are asked what they noticed."""
 log = logging.getLogger("wenfang.control")
 
 
@@ -99,10 +102,14 @@ class Control:
     def start(self) -> None:
         """Follow the records until closed; a fault is logged and tried again."""
         self.serving.clean_cache()
+        noticing, ticks = Noticing(self.studio.home.run, self.studio.tables), 0
         while not self.stop.is_set():
             try:
                 self.runner.tick()
                 self.serving.settle()
+                if ticks % NOTICE_TICKS == 0:
+                    noticing.tick()
+                ticks += 1
             except (WenfangError, OSError):
                 log.exception("reconcile")
             self.stop.wait(TICK_S)

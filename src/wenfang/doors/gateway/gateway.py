@@ -31,6 +31,7 @@ from .exchange import Exchange, Request, Response
 from .forward import Forwarder
 from .inflating import inflated
 from .metrics import Family, Metrics
+from .notices import Notices
 from .protocols import Desk, Protocol, protocols
 from .rpc import RPC, open_rpc
 
@@ -72,7 +73,8 @@ class Gateway:
         self.rpc: RPC | None = None
         self.metrics = Metrics()
         cache = AnswerCache(limits.cache_bytes, limits.cache_ttl_s) if limits.cache_bytes else None
-        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s, limits.wait_s), cache)
+        self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s, limits.wait_s, limits.quarantine_s), cache)
+        self.notices = Notices(home.run, index, self.router)
         self.forwarder = Forwarder(home.control_socket)
         self.tracer = Tracer(limits.traces_kept, limits.trace_share, asyncio.get_running_loop().time)
         self._desk = _Desk(self)
@@ -179,7 +181,8 @@ class Gateway:
         self._desk.opening.append("ports")
         await self.router.load_if_there()
         path = self.home.run / f"gateway-{self.index}.sock"
-        channel = await listen(path, {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "traces": self._traces, "drain": self._drain})
+        calls = {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "traces": self._traces, "drain": self._drain}
+        channel = await listen(path, {**calls, **self.notices.calls})
         watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
         try:
             sock = await self._shared_socket(host, port) if self.limits.gateways > 1 else _listening_socket(host, port, shared=False)

@@ -91,6 +91,7 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
         ("wenfang_queue_depth", "gauge", "Texts waiting for a replica.", "waiting"),
         ("wenfang_texts_in_flight", "gauge", "Texts in replicas.", "in_flight"),
         ("wenfang_replicas_ready", "gauge", "Replicas that answer.", "ready"),
+        ("wenfang_texts_quarantined", "gauge", "Texts that no replica is given any more.", "quarantined"),
         ("wenfang_replicas_wanted", "gauge", "Replicas of the routing table.", "replicas"),
     )
     figures = (
@@ -98,6 +99,8 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
         ("wenfang_replica_restarts_total", "Connections to replicas that broke and came back.", "lost"),
         ("wenfang_texts_retried_total", "Texts given to another replica after one died.", "retried"),
         ("wenfang_requests_refused_total", "Requests refused because the queue was full.", "refused"),
+        ("wenfang_texts_quarantined_total", "Texts that killed replicas and were quarantined.", "quarantined"),
+        ("wenfang_requests_quarantined_total", "Requests refused for a quarantined text.", "turned_away"),
         ("wenfang_requests_late_total", "Requests whose deadline passed.", "late"),
     )
     return [
