@@ -22,6 +22,7 @@ VERSIONS = ("1.30", "1.37")
 SHAPES = {
     "defaults": {},
     "postgres": {"store": {"tables": "postgresql://wf:s3cret@db.example:6432/wf"}, "deploy": {"cpu": 0.5, "storage_class": "fast", "egress_ports": [443]}},
+    "ray": {"deploy": {"ray_workers_max": 8, "ray_workers_min": 2, "ray_cpu": 3.5}, "runtime": {"cpus": 0.5}},
     "many": {"serve": {"gateways": 3, "replicas": 5, "grpc_port": 0}, "deploy": {"name": "shop", "namespace": "nlp", "cpu": 7.5, "memory": "1.5Gi"}},
 }
 
@@ -44,9 +45,58 @@ def settings(request):
 def test_every_object_is_right_by_the_schema_of_kubernetes(settings, version):
     found = documents(render(settings))
     for document in found:
-        kubernetes_validate.validate(document, version, strict=True)
-    assert {d["kind"] for d in found} == {"Namespace", "ConfigMap", "Secret", "Service", "NetworkPolicy", "StatefulSet", "PodDisruptionBudget"}
+        if document["kind"] != "RayCluster":
+            kubernetes_validate.validate(document, version, strict=True)
+    ray = {"RayCluster"} if settings.deploy.ray_workers_max else set()
+    assert {d["kind"] for d in found} == {"Namespace", "ConfigMap", "Secret", "Service", "NetworkPolicy", "StatefulSet", "PodDisruptionBudget"} | ray
     assert {d["metadata"].get("namespace", d["metadata"]["name"]) for d in found} == {settings.deploy.namespace}
+
+
+FIELDS = {
+    "": {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs"},
+    "authOptions": {"mode", "secretName"},
+    "autoscalerOptions": {"upscalingMode", "idleTimeoutSeconds"},
+    "headGroupSpec": {"serviceType", "rayStartParams", "template"},
+    "workerGroupSpecs": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+}
+"""Of ``ray.io/v1`` RayCluster as KubeRay 1.6 and later define it; its pods are checked by the schemas of Kubernetes."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_ray_cluster_has_fields_that_kuberay_knows_and_pods_that_kubernetes_knows(version):
+    settings = Settings.model_validate(SHAPES["ray"])
+    cluster = one(render(settings), "RayCluster")
+    spec = cluster["spec"]
+    assert cluster["apiVersion"] == "ray.io/v1" and spec.keys() <= FIELDS[""]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    assert all(spec[k].keys() <= FIELDS[k] for k in ("authOptions", "autoscalerOptions", "headGroupSpec"))
+    for group in groups:
+        assert all(isinstance(v, str) for v in group["rayStartParams"].values())
+        template = group["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **template["metadata"]}, "spec": template["spec"]}
+        kubernetes_validate.validate(pod, version, strict=True)
+        (container,) = pod["spec"]["containers"]
+        assert container["image"] == settings.deploy.image and container["securityContext"]["readOnlyRootFilesystem"]
+        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["spec"]["volumes"]}
+    (workers,) = spec["workerGroupSpecs"]
+    assert workers.keys() <= FIELDS["workerGroupSpecs"] and (workers["minReplicas"], workers["maxReplicas"]) == (2, 8)
+    assert spec["rayVersion"] == dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)["ray"]
+
+
+def test_studio_and_ray_cluster_meet(tmp_path):
+    settings = Settings.model_validate(SHAPES["ray"])
+    files = render(settings)
+    cluster, pod = one(files, "RayCluster"), one(files, "StatefulSet")["spec"]["template"]["spec"]
+    (tmp_path / "wenfang.toml").write_text(one(files, "ConfigMap")["data"]["wenfang.toml"], encoding="utf-8")
+    assert load_settings(tmp_path, {}).runtime.model_dump() == {"address": f"ray://{cluster['metadata']['name']}-head-svc:10001", "cpus": 0.5, "gpus": 0.0}
+    env = {e["name"]: e for e in pod["containers"][0]["env"]}
+    assert env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": cluster["spec"]["authOptions"]["secretName"], "key": "auth_token"}
+    assert env["RAY_AUTH_MODE"]["value"] == cluster["spec"]["authOptions"]["mode"]
+    assert "--from-literal=auth_token=" in files["10-secrets.yaml"]
+    studio, ray = [d for d in documents(files) if d["kind"] == "NetworkPolicy"]
+    labels = cluster["spec"]["workerGroupSpecs"][0]["template"]["metadata"]["labels"]
+    assert labels == ray["spec"]["podSelector"]["matchLabels"] != studio["spec"]["podSelector"]["matchLabels"]
+    assert {"to": [{"podSelector": {"matchLabels": labels}}]} in studio["spec"]["egress"]
 
 
 def test_the_schemas_are_strict():
@@ -81,7 +131,9 @@ def test_nothing_secret_is_in_any_file(settings):
     assert "data" not in secret and "stringData" not in secret
     container = one(render(settings), "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     wanted = {e["valueFrom"]["secretKeyRef"]["key"] for e in container["env"] if "valueFrom" in e}
-    assert wanted == {"WENFANG_BOOTSTRAP_KEY"} | ({"WENFANG_STORE__TABLES"} if "@" in settings.store.tables else set())
+    assert wanted == {"WENFANG_BOOTSTRAP_KEY"} | ({"auth_token"} if settings.deploy.ray_workers_max else set()) | (
+        {"WENFANG_STORE__TABLES"} if "@" in settings.store.tables else set()
+    )
     assert all(f"--from-literal={key}=" in render(settings)["10-secrets.yaml"] for key in wanted)
 
 
@@ -89,7 +141,7 @@ def test_names_meet(settings):
     files = render(settings)
     pod = one(files, "StatefulSet")["spec"]["template"]
     labels = pod["metadata"]["labels"]
-    for document in documents(files):
+    for document in [d for d in documents(files) if "ray" not in d["metadata"]["name"]]:
         selector = document.get("spec", {}).get("selector") or document.get("spec", {}).get("podSelector")
         if selector:
             assert (selector.get("matchLabels", selector)).items() <= labels.items()

@@ -17,7 +17,7 @@ from .errors import Invalid
 from .registry import nearest
 from .version import __version__
 
-__all__ = ["Deploy", "Jobs", "Price", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
+__all__ = ["Deploy", "Jobs", "Price", "Runtime", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
 
 PREFIX = "WENFANG_"
 PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY", "WENFANG_DEBUG"}
@@ -80,6 +80,14 @@ class Price(Section):
     currency: str = Field("CNY", max_length=12, description="in which prices are given")
 
 
+class Runtime(Section):
+    """[runtime] where replicas run."""
+
+    address: str = Field("local:", pattern=r"^(local:|ray://.+)$", description="local: (this machine), or ray://host:port of a Ray cluster's client port")
+    cpus: float = Field(1.0, ge=0, le=256, description="cores of the cluster that each replica there is given; shares of one too")
+    gpus: float = Field(0.0, ge=0, le=16, description="accelerators that each replica there is given; shares of one too")
+
+
 QUANTITY = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti)$"
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 
@@ -94,6 +102,10 @@ class Deploy(Section):
     memory: str = Field("4Gi", pattern=QUANTITY, description="of the pod")
     storage: str = Field("20Gi", pattern=QUANTITY, description="of the volume that holds the home")
     storage_class: str = Field("", pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$", description="of that volume; empty: the cluster's own")
+    ray_workers_max: int = Field(0, ge=0, le=10_000, description="machines of a Ray cluster of its own, on which replicas run, at most; 0: replicas run in the pod")
+    ray_workers_min: int = Field(1, ge=0, le=10_000, description="and at least")
+    ray_cpu: float = Field(2.0, ge=0.5, le=512, description="cores of each of them")
+    ray_memory: str = Field("4Gi", pattern=QUANTITY, description="of each of them")
     egress_ports: list[int] = Field(default_factory=list[int], description="TCP ports the pod may call beside the database's, such as 443 for upstream models")
 
 
@@ -104,6 +116,7 @@ class Settings(Section):
     serve: Serve = Serve()  # pyright: ignore[reportCallIssue]
     jobs: Jobs = Jobs()  # pyright: ignore[reportCallIssue]
     price: Price = Price()  # pyright: ignore[reportCallIssue]
+    runtime: Runtime = Runtime()  # pyright: ignore[reportCallIssue]
     deploy: Deploy = Deploy()  # pyright: ignore[reportCallIssue]
 
 

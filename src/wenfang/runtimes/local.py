@@ -22,8 +22,8 @@ class LocalRuntime:
         Conflict: `runtime.shutting-down`.
     """
 
-    def __init__(self, home: Home, timeout_s: float = 10.0) -> None:
-        self.socket: Path = home.run / "supervisor.sock"
+    def __init__(self, home: Home, timeout_s: float = 10.0, *, socket: str = "supervisor.sock") -> None:
+        self.socket: Path = home.run / socket
         self.timeout_s = timeout_s
 
     def _call(self, name: str, **arguments: Any) -> Any:

@@ -18,9 +18,10 @@ from logging.handlers import RotatingFileHandler
 from typing import Any
 
 from wenfang.core.errors import BY_STATUS, Broken, Conflict, WenfangError
-from wenfang.core.frames import from_error, listening_socket, pack, read_frame
+from wenfang.core.frames import from_error
 from wenfang.core.home import Home, HomeLock
 
+from .calls import serve_calls
 from .processes import LOG_MAX_BYTES, Child, rotate_log, spawn
 
 __all__ = ["Process", "Supervisor", "supervise"]
@@ -28,9 +29,9 @@ __all__ = ["Process", "Supervisor", "supervise"]
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 ALIVE_RESETS_S = 30.0
-ORDER = ("gateway", "job", "replica", "control")
+ORDER = ("gateway", "job", "replica", "control", "cluster")
 """Stopped in this order: first nothing new comes in, at last the one that keeps the books."""
-GRACE_S = {"gateway": 20.0, "job": 10.0, "replica": 5.0, "control": 10.0}
+GRACE_S = {"gateway": 20.0, "job": 10.0, "replica": 5.0, "control": 10.0, "cluster": 15.0}
 EXITED_KEPT = 200
 log = logging.getLogger("wenfang.supervisor")
 
@@ -209,21 +210,6 @@ class Supervisor:
         self._hurry = self._stopping.is_set()
         self._stopping.set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                message = await read_frame(reader)
-                try:
-                    reply = {"answer": self.answer(message)}
-                except Exception as e:  # a bad call must never end the supervisor: the caller gets the error
-                    reply = {"error": from_error(e)}
-                writer.write(pack(reply))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, Broken) as e:
-            log.debug("a caller hung up: %s", e)
-        finally:
-            writer.close()
-
     async def _rotate_logs(self) -> None:
         while True:
             await asyncio.sleep(5.0)
@@ -255,7 +241,7 @@ class Supervisor:
             loop.add_signal_handler(number, self.shutdown)
         path = self.home.run / "supervisor.sock"
         self._remove_sockets()
-        server = await asyncio.start_unix_server(self._serve, sock=listening_socket(path))
+        server = await serve_calls(path, self.answer)
         rotation = loop.create_task(self._rotate_logs())
         try:
             for process in processes:

@@ -65,7 +65,9 @@ class Serving:
                     continue
                 try:
                     self.replicas.start(version, len(table.models[id].sockets))
-                except (WenfangError, OSError):
+                except (WenfangError, OSError) as e:
+                    if getattr(e, "code", "") == "process.not-answering":
+                        raise  # where processes run is away: that says nothing of the model
                     log.exception("model version %s cannot be served", id)
                     _without(table, id, self._table)
             if table != self._table or not (self.run / ROUTES_FILE).is_file():

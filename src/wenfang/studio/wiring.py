@@ -7,14 +7,17 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wenfang.core.errors import Conflict, WenfangError
 from wenfang.core.home import Home, HomeLock
 from wenfang.core.ids import new_id
-from wenfang.core.ports import Changes, Tables
+from wenfang.core.ports import Changes, Runtime, Tables
 from wenfang.core.records import ApiKey, Project
 from wenfang.core.settings import Settings
+from wenfang.guard.certificate import own_certificate
 from wenfang.guard.keys import Ed25519Signer, TrustedKeys
+from wenfang.runtimes.clustered import ClusterRuntime
 from wenfang.runtimes.host import LocalReplicaHost
 from wenfang.runtimes.local import LocalRuntime
 from wenfang.runtimes.worker import LocalWorkers
@@ -28,7 +31,7 @@ from .noticing import Noticing
 from .queue import JobRunner
 from .serving import Serving
 
-__all__ = ["Control", "bootstrap_key", "open_control", "open_in_place", "open_worker"]
+__all__ = ["Control", "bootstrap_key", "cluster_processes", "open_control", "open_in_place", "open_worker"]
 
 TICK_S = 0.3
 NOTICE_TICKS = 7
@@ -48,6 +51,28 @@ def _studio(home: Home, settings: Settings, tables: Tables) -> Studio:
         host=LocalReplicaHost(home.keys),
         workers=LocalWorkers(),
     )
+
+
+def _runtime(home: Home, settings: Settings) -> Runtime:
+    return LocalRuntime(home) if settings.runtime.address == "local:" else ClusterRuntime(home)
+
+
+def cluster_processes(home: Home, settings: Settings) -> list[dict[str, Any]]:
+    """The processes that the tree has beside the usual ones: none, or the one that holds the connection to the cluster.
+
+    Raises:
+        Invalid: `runtime.bad-address`; Unsupported: `runtime.needs-ray`; Broken: `runtime.cluster-away` within seconds.
+    """
+    if settings.runtime.address == "local:":
+        return []
+    from wenfang.runtimes.ray_cluster import reachable
+
+    reachable(settings.runtime.address)
+    arguments = {
+        "home": str(home.root), "address": settings.runtime.address, "name": Ed25519Signer(home.keys).key_id(),
+        "resources": {"cpus": settings.runtime.cpus, "gpus": settings.runtime.gpus}, "certificate": str(own_certificate(home.keys)),
+    }  # fmt: skip
+    return [{"name": "cluster", "entry": "wenfang.runtimes.ray_cluster:main", "arguments": arguments}]
 
 
 def _first_records(tables: Tables) -> None:
@@ -76,7 +101,7 @@ def open_in_place(home: Home, settings: Settings) -> tuple[Studio, HomeLock]:
 def open_worker(home: Home, settings: Settings) -> Studio:
     """The studio of a job process: records through the control process, blobs directly."""
     studio = _studio(home, settings, RemoteTables(home.run / "studio.sock"))
-    studio.runtime = LocalRuntime(home)
+    studio.runtime = _runtime(home, settings)
     return studio
 
 
@@ -126,7 +151,7 @@ def open_control(home: Home, settings: Settings) -> Control:
     tables = open_tables(settings.store.tables, home)
     _first_records(tables)
     studio = _studio(home, settings, tables)
-    runtime = LocalRuntime(home)
+    runtime = _runtime(home, settings)
     studio.runtime = runtime
     serving = Serving(studio, runtime)
     studio.settle = serving.settle

@@ -117,8 +117,13 @@ def _how_to_call(verdict: Any, url: str | None, key: str | None) -> None:
     click.echo(f"  curl -s {url or 'http://127.0.0.1:8700'}/predict/{verdict.service} -H \"Authorization: Bearer {shown}\" -H 'Content-Type: application/json' -d '{body}'")
 
 
-def _up(home: str | None, host: str | None, port: int | None) -> None:
-    """Start the whole studio in one process tree: API, gateway, jobs, replicas. Ctrl-C drains and stops it."""
+def _up(home: str | None, host: str | None, port: int | None, runtime: str | None) -> None:
+    """Start the whole studio in one process tree: API, gateway, jobs, replicas. Ctrl-C drains and stops it.
+
+    With --runtime ray://HOST:PORT the replicas run on the machines of a Ray cluster.
+    """
+    if runtime is not None:
+        os.environ["WENFANG_RUNTIME__ADDRESS"] = runtime  # every process of the tree reads the settings anew
     plan, key = prepare_tree(home_at(home), host, port)
     say_first_key(key)
     become_tree(plan)
@@ -260,7 +265,17 @@ RUN_OPTIONS: list[click.Parameter] = [
 
 COMMANDS: list[click.Command] = [
     click.Command("run", params=[*RUN_OPTIONS, HOME, SERVER, API_KEY, JSON], callback=_run, help=_run.__doc__),
-    click.Command("up", params=[HOME, click.Option(["--host"]), click.Option(["--port"], type=PORT)], callback=_up, help=_up.__doc__),
+    click.Command(
+        "up",
+        params=[
+            HOME,
+            click.Option(["--host"]),
+            click.Option(["--port"], type=PORT),
+            click.Option(["--runtime"], help="where replicas run: local: or ray://HOST:PORT; else as in wenfang.toml"),
+        ],
+        callback=_up,
+        help=_up.__doc__,
+    ),
     click.Command("down", params=[HOME], callback=_down, help=_down.__doc__),
     click.Command(
         "predict",

@@ -73,11 +73,13 @@ def prepare_tree(home: Home, host: str | None, port: int | None) -> tuple[dict[s
 
     Raises:
         Conflict: `home.in-use`, `cli.port-in-use`.
+        Broken: `runtime.cluster-away`.
     """
-    from wenfang.studio.wiring import bootstrap_key, open_in_place
+    from wenfang.studio.wiring import bootstrap_key, cluster_processes, open_in_place
 
     home.prepare()
     settings = load_settings(home.root)
+    cluster = cluster_processes(home, settings)
     studio, lock = open_in_place(home, settings)
     try:
         key = bootstrap_key(studio, os.environ.get("WENFANG_BOOTSTRAP_KEY"))
@@ -95,7 +97,7 @@ def prepare_tree(home: Home, host: str | None, port: int | None) -> tuple[dict[s
         for i in range(serve.gateways)
     ]
     control = {"name": "control", "entry": "wenfang.doors.control:main", "arguments": {"home": str(home.root)}}
-    return {"home": str(home.root), "processes": [control, *gateways], "reach": reach, "port": port, "url": url, "ready_timeout_s": READY_TIMEOUT_S}, key
+    return {"home": str(home.root), "processes": [*cluster, control, *gateways], "reach": reach, "port": port, "url": url, "ready_timeout_s": READY_TIMEOUT_S}, key
 
 
 def _command(plan: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from wenfang.core.settings import Settings
 from .inside import given_as_secret, inside_toml
 from .objects import config_map, disruption_budget, namespace, network_policy, secret, services
 from .pod import studio_set
+from .ray import TOKEN, ray_cluster, ray_policy
 from .writing import to_yaml
 
 __all__ = ["HEAD", "render"]
@@ -37,7 +38,8 @@ def render(settings: Settings) -> dict[str, str]:
     config = inside_toml(settings)
     secrets = given_as_secret(settings)
     digest = hashlib.sha256(config.encode()).hexdigest()
-    literals = " ".join(f"--from-literal={key}=…" for key in secrets)
+    cluster = settings.deploy.ray_workers_max > 0
+    literals = " ".join(f"--from-literal={key}=…" for key in [*secrets, *([TOKEN] if cluster else [])])
     head = ABOUT_SECRETS.format(namespace=deploy.namespace, name=deploy.name, literals=literals)
     files = {
         "00-namespace.yaml": HEAD + to_yaml(namespace(deploy)),
@@ -48,6 +50,8 @@ def render(settings: Settings) -> dict[str, str]:
         "40-studio.yaml": HEAD + to_yaml(studio_set(deploy, settings.serve, secrets=secrets, config_digest=digest)),
         "50-disruption.yaml": HEAD + to_yaml(disruption_budget(deploy)),
     }
+    if cluster:
+        files["60-ray.yaml"] = HEAD + _several(ray_policy(settings), ray_cluster(settings))
     return files
 
 

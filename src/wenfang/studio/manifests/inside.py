@@ -36,7 +36,10 @@ def inside(settings: Settings) -> Settings:
     store = settings.store
     if TABLES in given_as_secret(settings):
         store = store.model_copy(update={"tables": Settings().store.tables})
-    return settings.model_copy(update={"serve": serve, "store": store})
+    runtime = settings.runtime
+    if settings.deploy.ray_workers_max:
+        runtime = runtime.model_copy(update={"address": f"ray://{settings.deploy.name}-ray-head-svc:10001"})  # as KubeRay names the head's service
+    return settings.model_copy(update={"serve": serve, "store": store, "runtime": runtime})
 
 
 def inside_toml(settings: Settings) -> str:

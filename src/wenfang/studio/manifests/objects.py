@@ -57,6 +57,8 @@ def network_policy(settings: Settings) -> dict[str, Any]:
     ports = sorted({*deploy.egress_ports, *([tables.port or 5432] if tables.scheme.startswith("postgresql") else [])})
     if ports:
         out.append({"ports": [{"protocol": "TCP", "port": port} for port in ports]})
+    if deploy.ray_workers_max:
+        out.append({"to": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "wenfang-ray", "app.kubernetes.io/instance": deploy.name}}}]})
     spec: dict[str, Any] = {
         "podSelector": {"matchLabels": labels(deploy)},
         "policyTypes": ["Ingress", "Egress"],

@@ -10,7 +10,7 @@ from wenfang.core.settings import Deploy, Serve
 from .inside import GRPC_PORT, HOME, HTTP_PORT, USER_ID
 from .objects import labels, metadata
 
-__all__ = ["CONTAINER_GUARDS", "POD_GUARDS", "studio_set"]
+__all__ = ["CONTAINER_GUARDS", "POD_GUARDS", "cores", "studio_set"]
 
 LEAVE_S = 5
 """Between leaving the service's addresses and SIGTERM: what the balancers still send meanwhile is answered."""
@@ -60,19 +60,20 @@ def studio_set(deploy: Deploy, serve: Serve, *, secrets: Sequence[str], config_d
 
 
 def _container(deploy: Deploy, secrets: Sequence[str]) -> dict[str, Any]:
+    more_env = _ray_env(deploy) if deploy.ray_workers_max else []
     from_secret = [{"name": name, "valueFrom": {"secretKeyRef": {"name": f"{deploy.name}-secrets", "key": name}}} for name in secrets]
     return {
         "name": "studio",
         "image": deploy.image,
         "args": ["up"],
-        "env": [{"name": "WENFANG_HOME", "value": HOME}, *from_secret],
+        "env": [{"name": "WENFANG_HOME", "value": HOME}, *from_secret, *more_env],
         "ports": [{"name": "http", "containerPort": HTTP_PORT}, {"name": "grpc", "containerPort": GRPC_PORT}],
         # ready once every service answers; from then on one sick service must not take the others, or the control plane that mends it, from their callers
         "startupProbe": {**_probe("/readyz"), "periodSeconds": 2, "failureThreshold": FIRST_ANSWER_S // 2},
         "readinessProbe": {**_probe("/healthz"), "periodSeconds": 5, "failureThreshold": 2},
         "livenessProbe": {**_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LEAVE_S)]}}},
-        "resources": {"requests": {"cpu": _cores(deploy.cpu), "memory": deploy.memory}, "limits": {"cpu": _cores(deploy.cpu), "memory": deploy.memory}},
+        "resources": {"requests": {"cpu": cores(deploy.cpu), "memory": deploy.memory}, "limits": {"cpu": cores(deploy.cpu), "memory": deploy.memory}},
         "securityContext": CONTAINER_GUARDS,
         "volumeMounts": [
             {"name": "home", "mountPath": HOME},
@@ -82,9 +83,19 @@ def _container(deploy: Deploy, secrets: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _ray_env(deploy: Deploy) -> list[dict[str, Any]]:
+    token = {"secretKeyRef": {"name": f"{deploy.name}-secrets", "key": "auth_token"}}
+    return [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN", "valueFrom": token}, {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}]
+
+
 def _probe(path: str) -> dict[str, Any]:
     return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 3}
 
 
-def _cores(cpu: float) -> str:
+def cores(cpu: float) -> str:
+    """As Kubernetes writes it.
+
+    >>> cores(2.0), cores(0.5)
+    ('2', '500m')
+    """
     return f"{round(cpu * 1000)}m" if cpu % 1 else str(int(cpu))
