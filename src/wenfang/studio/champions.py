@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from wenfang.core.errors import Conflict
 from wenfang.core.examples import Examples
 from wenfang.core.records import DatasetVersion, ModelVersion, Selection
 
 from .app import Studio
 from .bundles import unpack_bundle
 from .selection_parts import splits_of
+from .services import deploy_version
 
-__all__ = ["champion_key", "champion_of", "duel_with_champion", "promote"]
+__all__ = ["champion_key", "champion_of", "duel_with_champion", "promote", "served"]
 
 Said = list[tuple[str, dict[str, Any]]]
 
@@ -76,3 +78,14 @@ def promote(studio: Studio, model: ModelVersion, duel: Any, policy: Literal["aut
         *([lacking] if lacking else []),
         ("verdict.promoted", {"model": shown}) if wanted else ("verdict.not-promoted", {"model": shown, "champion": duel.champion}),
     ]
+
+
+def served(studio: Studio, service: str, model: ModelVersion) -> Said:
+    """Have a service answer with the model; where that would break its callers it stays as it is, and a sentence says so: long work is not lost for it."""
+    try:
+        deploy_version(studio, service, model)
+    except Conflict as e:
+        if e.code != "service.breaks-callers":
+            raise
+        return [("verdict.not-served", e.fields)]
+    return []

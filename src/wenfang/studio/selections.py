@@ -14,13 +14,12 @@ from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.records import Run, Selection, Task
 
 from .app import Studio
-from .champions import champion_of, duel_with_champion, promote
+from .champions import champion_of, duel_with_champion, promote, served
 from .names import ProjectName, safe_name
 from .selection_checks import checks_of
 from .selection_parts import bundle_reader, bundle_writer, data_of, filled, fitting, leaks_of, plan_of, pretrained_of, request_hash, shown_name, splits_of, upstreams_of
 from .selection_records import document_of, register, report_path, what_was_tried
 from .selection_request import RunSelection
-from .services import deploy_version
 from .teaching import compare_with_teacher, guide_of, taught_by
 
 __all__ = ["RunSelection"]
@@ -124,7 +123,7 @@ def run_selection(studio: Studio, request: RunSelection) -> Verdict:
     report_path(studio, selection.id).write_text(outcome.html, encoding="utf-8")
     if request.serve:
         studio.progress.stage("deploy")
-        deploy_version(studio, name, model if promoted else champion_of(studio, version.project, name) or model)
+        said = [*said, *served(studio, name, model if promoted else champion_of(studio, version.project, name) or model)]
     shutil.rmtree(work, ignore_errors=True)
     return Verdict.model_validate(
         {

@@ -14,9 +14,11 @@ from wenfang.core.plain import plain
 from wenfang.core.records import ModelVersion, Pointer, Service
 from wenfang.core.registry import nearest
 from wenfang.core.scaling import Scaling
+from wenfang.serve.compatibility import Changes
 
 from .app import Studio
 from .bundles import ask_served, unpack_bundle
+from .callers import told_or_refused
 from .counts import present_table, replicas_now
 from .names import Name, ProjectName, check_project
 from .references import find_version
@@ -32,6 +34,7 @@ class DeployService(Request):
     model_version: str = Field(description="mv_… or name:number or name (its newest)")
     replicas: int = Field(0, ge=0, le=64, description="0: one per core")
     project: ProjectName = "default"
+    allow_breaking: bool = Field(False, description="deploy it although it breaks those who call the service now")
 
 
 class Deployed(Answer):
@@ -43,6 +46,10 @@ class Deployed(Answer):
     model: str
     replicas: int
     rate: dict[str, float] = Field(default_factory=dict, description="what all callers may ask each second")
+    breaks: list[tuple[str, dict[str, Any]]] = Field(
+        default_factory=list[tuple[str, dict[str, Any]]], description="what a deploy broke for those who called before: keys of sentences and what they name"
+    )
+    adds: list[tuple[str, dict[str, Any]]] = Field(default_factory=list[tuple[str, dict[str, Any]]], description="what is new for them")
 
 
 class OneService(Request):
@@ -106,7 +113,7 @@ def find_service(studio: Studio, name: str) -> Service:
     return found[0]
 
 
-def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0, **fields: Any) -> Deployed:
+def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0, *, allow_breaking: bool = False, **fields: Any) -> Deployed:
     """Put the records that make ``service_name`` answer with ``version``; with a process tree, only after its replicas answer.
 
     Args:
@@ -114,13 +121,18 @@ def deploy_version(studio: Studio, service_name: str, version: ModelVersion, rep
         service_name: made if there is none.
         version: what it shall answer with.
         replicas: how many; 0: as before.
+        allow_breaking: although it breaks those who call the service now.
         fields: others of the record that change.
+
+    Raises:
+        Conflict: `service.name-taken`, `service.breaks-callers`.
     """
     import os
 
     found = studio.tables.find(Service, where={"name": service_name}, limit=1)
     if found and found[0].project != version.project:
         raise Conflict("service.name-taken", service=service_name)
+    changes = told_or_refused(studio, found[0], version, allow_breaking=allow_breaking) if found else Changes()
     if replicas:
         fields["replicas"] = replicas
     if found and all(getattr(found[0], name) == value for name, value in fields.items()):
@@ -135,7 +147,8 @@ def deploy_version(studio: Studio, service_name: str, version: ModelVersion, rep
     count = serve_version(studio, service, version)
     studio.point("service", service.id, version.id)
     studio.tell("service.deployed", service.id, model_version=version.id)
-    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=service.rate)
+    shown = Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=service.rate)
+    return shown.model_copy(update={"breaks": changes.breaking, "adds": changes.added})
 
 
 def serve_version(studio: Studio, service: Service, version: ModelVersion) -> int:
@@ -154,7 +167,8 @@ def deploy_service(studio: Studio, request: DeployService) -> Deployed:
     found = studio.tables.find(Service, where={"name": request.service, "project": request.project}, limit=1)
     if request.replicas and found and found[0].scaling is not None:
         raise Conflict("scaling.replicas-of-elastic", service=request.service, min=found[0].scaling.min, max=found[0].scaling.max)
-    return deploy_version(studio, request.service, find_version(studio, request.model_version, request.project), request.replicas)
+    version = find_version(studio, request.model_version, request.project)
+    return deploy_version(studio, request.service, version, request.replicas, allow_breaking=request.allow_breaking)
 
 
 @operation("service.rollback", permission="service:write", http="POST /api/v1/services/{service}/rollback")
@@ -165,7 +179,7 @@ def roll_back_service(studio: Studio, request: OneService) -> Deployed:
     earlier = next((p for p in history if history and p.target != history[0].target), None)
     if earlier is None:
         raise Conflict("service.nothing-before", service=service.name)
-    return deploy_version(studio, service.name, studio.get(ModelVersion, earlier.target))
+    return deploy_version(studio, service.name, studio.get(ModelVersion, earlier.target), allow_breaking=True)  # what answered before must be able to answer again
 
 
 @operation("service.list", permission="service:read", http="GET /api/v1/services")
