@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 
 import pytest
@@ -88,6 +89,20 @@ def test_a_flipped_byte_anywhere_is_refused(signed, tmp_path):
             folder = shutil.copytree(signed[0].folder, tmp_path / f"{file.name}-{at}")
             (folder / file.name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             assert code_of(folder).split(".")[0] in {"bundle", "signature"}, (file.name, at)
+
+
+def test_flipped_bits_at_random_places_of_every_file_are_refused_before_anything_is_loaded(signed, copy):
+    rng = random.Random(20_261)
+    for file in sorted(copy.iterdir()):
+        data = file.read_bytes()
+        for _ in range(60):
+            at, bit = rng.randrange(len(data)), 1 << rng.randrange(8)
+            file.write_bytes(data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :])
+            with pytest.raises(Broken) as e:
+                verify_bundle(copy, verifier=KEY)
+            assert e.value.code.split(".")[0] in {"bundle", "signature"}, (file.name, at, bit)
+        file.write_bytes(data)
+    assert verify_bundle(copy, verifier=KEY).family == "linear"
 
 
 def test_every_byte_of_the_manifest_counts(signed, copy):

@@ -123,7 +123,7 @@ def write_bundle(folder: Path, model: Model, *, signer: Signer, card: Mapping[st
     )  # fmt: skip
     data = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode()
     write_file(folder / MANIFEST, data)
-    write_file(folder / SIGNATURE, json.dumps({"key_id": signer.key_id(), "signature": signer.sign(data).hex()}).encode())
+    write_file(folder / SIGNATURE, _seal(signer.key_id(), signer.sign(data)))
     return BundleInfo(folder, sha256_hex(data), sum(f.size_bytes for f in files.values()), manifest)
 
 
@@ -136,11 +136,14 @@ def verify_bundle(folder: Path, *, verifier: Verifier) -> Manifest:
     Cost: one pass over all bytes.
     """
     data = _read_small(folder, MANIFEST)
+    sealed = _read_small(folder, SIGNATURE)
     try:
-        seal = json.loads(_read_small(folder, SIGNATURE))
+        seal = json.loads(sealed)
         signature, key_id = bytes.fromhex(seal["signature"]), str(seal["key_id"])
     except (ValueError, KeyError, TypeError) as e:
         raise Broken("bundle.bad-signature-file", bundle=folder.name) from e
+    if sealed != _seal(key_id, signature):  # spelt otherwise: capital digits, blanks, more keys
+        raise Broken("bundle.bad-signature-file", bundle=folder.name)
     verifier.verify(data, signature, key_id)
     try:
         manifest = Manifest.model_validate_json(data)
@@ -155,6 +158,11 @@ def verify_bundle(folder: Path, *, verifier: Verifier) -> Manifest:
         if path.suffix == ".safetensors" and not _header_fits(path):
             raise Broken("bundle.bad-header", bundle=folder.name, file=name, max_bytes=HEADER_MAX_BYTES)
     return manifest
+
+
+def _seal(key_id: str, signature: bytes) -> bytes:
+    """The one way to write a signature down."""
+    return json.dumps({"key_id": key_id, "signature": signature.hex()}).encode()
 
 
 def _header_fits(path: Path) -> bool:

@@ -42,7 +42,7 @@ def definitions(interface: Interface, where: str) -> dict[str, Any]:
         interface: of the service.
         where: they are found, such as ``#/$defs/``.
     """
-    asked = {s.name for s in shapes(interface.request)}
+    asked = {s.name for s in shapes(interface.request)} - {"Message"}  # a turn may carry what others need of it
     found = {s.name: _object(s, where, closed=s.name in asked) for s in shapes(interface.request, interface.reply)}
     question = interface.question
     if interface.task == "chat":
