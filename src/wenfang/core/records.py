@@ -168,6 +168,10 @@ class Service(Record):
     scaling: Scaling | None = None
     rate: dict[str, float] = {}
     """What may be asked each second: ``requests_per_s``, ``texts_per_s``, ``tokens_per_s``; one that is not there has no limit."""
+    strategy: Literal["surge", "rolling", "blue-green"] = "surge"
+    """How it changes to another version."""
+    keep_warm_s: float = 0.0
+    """The version before keeps its replicas for so long after a change: going back is instant."""
     revision: int = 0
 
 

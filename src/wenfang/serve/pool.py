@@ -189,8 +189,8 @@ class Pool:
             else:
                 error = answer.errors.get(i, {"status": 500, "code": "serve.model-failed", "fields": {"model": self.version, "kind": "?"}})
                 self._fail(item, BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"]))
-        if self._closing:
-            self._check_idle()
+        if self._closing and self.idle:
+            self._idle.set()
 
     def _fail(self, item: Item, error: Exception) -> None:
         item.fail(error)
@@ -337,8 +337,8 @@ class Pool:
                 if (replica.sent or (replica.transport is not None and replica.hello is None)) and now - replica.sent_at > patience_s:
                     replica.abort(f"no answer for {patience_s:.1f} s")
             self._door.pressure.tick(now, self.figures.texts, waiting=len(self.waiting), ready=self.ready)
-            if self._closing:
-                self._check_idle()
+            if self._closing and self.idle:
+                self._idle.set()
 
     def _too_late(self, ticket: Ticket) -> None:
         if not ticket.over:
@@ -347,14 +347,16 @@ class Pool:
             ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=wait_s, retry_after_s=self.retry_after_s()))
 
     # ------------------------------------------------------------ the end
-    def _check_idle(self) -> None:
-        if not any(item.wanted() for item in self.waiting) and not any(r.sent for r in self._links()):
-            self._idle.set()
+    @property
+    def idle(self) -> bool:
+        """Nothing waits that anybody wants, and nothing is with a replica."""
+        return not any(item.wanted() for item in self.waiting) and not any(r.sent for r in self._links())
 
     async def drain(self) -> None:
         """Take nothing new, answer what waits, then close. Ends within the deadline of the last request."""
         self._closing = True
-        self._check_idle()
+        if self.idle:
+            self._idle.set()
         await self._idle.wait()
         self.close()
 
@@ -382,6 +384,7 @@ class Pool:
             "model": self.version,
             "replicas": len(self._replicas),
             "ready": self.ready,
+            "leaving": len(self._leaving),
             "waiting": len(self.waiting),
             "in_flight": sum(r.in_flight for r in self._links()),
             "rate_per_s": round(self._door.pressure.rate_per_s, 1),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .routing import Principal, RoutedModel, RoutedService, RoutingTable, read_t
 
 __all__ = ["Router"]
 
+FINISHED_POLL_S = 0.005
 log = logging.getLogger("wenfang.router")
 
 
@@ -46,7 +48,7 @@ class Router:
 
     @property
     def pools(self) -> dict[str, Pool]:
-        """By id of the model version; only those of the present table."""
+        """By id of the model version; only those of the present table, the warm ones too."""
         return self._pools
 
     @property
@@ -73,19 +75,21 @@ class Router:
         return self.table.epoch
 
     async def _take(self, table: RoutingTable, wait_s: float) -> None:
-        used = {s.model for s in table.services.values()}
+        asked, before = _asked(table), _asked(self.table)
+        used = asked | {m for m, routed in table.models.items() if routed.warm}
         fresh = {m: Pool(m, table.models[m].version, table.models[m].sockets, self.limits, self.cache) for m in used if m not in self._pools}
         for pool in fresh.values():
             pool.on_quarantine = self.on_quarantine
-        if fresh:
-            await asyncio.gather(*(pool.until_ready(wait_s) for pool in fresh.values()))
-        for m in used & set(self._pools):
-            self._pools[m].set_sockets(table.models[m].sockets)
-        left = [pool for m, pool in self._pools.items() if m not in used]
-        self._pools = {m: fresh[m] if m in fresh else self._pools[m] for m in used}
+        if wanted := fresh.keys() & asked:
+            await asyncio.gather(*(fresh[m].until_ready(wait_s) for m in wanted))
+        kept = {m: pool for m, pool in self._pools.items() if m in used}
+        for m, pool in kept.items():
+            pool.set_sockets(table.models[m].sockets)
+        left = [pool for m, pool in self._pools.items() if m not in kept]
+        self._pools = kept | fresh
         self.table = table
-        for pool in left:
-            task = asyncio.get_running_loop().create_task(pool.drain())
+        for work in [*(pool.drain() for pool in left), *(_finished(pool, all_of_it=m in before - asked) for m, pool in kept.items())]:
+            task = asyncio.get_running_loop().create_task(work)
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         log.info("epoch %d: %d services, %d model versions, %d keys", table.epoch, len(table.services), len(used), len(table.keys))
@@ -112,7 +116,13 @@ class Router:
 
     def target(self, service: RoutedService) -> tuple[Pool, RoutedModel]:
         """Where a request to ``service`` goes now."""
-        return self._pools[service.model], self.table.models[service.model]
+        model = service.model if not service.shares else random.choices([*service.shares], [*service.shares.values()])[0]  # noqa: S311 no secret
+        return self._pools[model], self.table.models[model]
+
+    def numbered(self, service: RoutedService, number: str) -> tuple[Pool, RoutedModel] | None:
+        """The version of that number, if it answers for ``service`` now."""
+        found = [m for m in (service.shares or {service.model: 1.0}) if self.table.models[m].version.rpartition(":")[2] == number]
+        return (self._pools[found[0]], self.table.models[found[0]]) if found else None
 
     def close(self) -> None:
         """Hang up everywhere."""
@@ -122,3 +132,14 @@ class Router:
     def state(self) -> dict[str, Any]:
         """For ``stats``."""
         return {"epoch": self.table.epoch, "ready": self.ready, "draining": len(self._draining), "pools": {m: p.state() for m, p in self._pools.items()}}
+
+
+def _asked(table: RoutingTable) -> set[str]:
+    """Model versions that requests go to."""
+    return {m for s in table.services.values() for m in (s.shares or (s.model,))}
+
+
+async def _finished(pool: Pool, *, all_of_it: bool) -> None:
+    """Return when the replicas that left ``pool`` have answered what is with them; ``all_of_it``: when nothing waits there any more."""
+    while pool.state()["leaving"] or (all_of_it and not pool.idle):
+        await asyncio.sleep(FINISHED_POLL_S)

@@ -30,6 +30,8 @@ class RoutedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sockets: list[str]
     """Paths of the replicas' Unix sockets."""
     labels: list[str] = []
+    warm: bool = False
+    """Nobody asks it now, but somebody may in an instant: its replicas stay connected."""
 
 
 class RoutedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +41,8 @@ class RoutedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     """Key of ``RoutingTable.models``."""
     rate: Rate | None = None
+    shares: dict[str, float] = {}
+    """While versions answer side by side: how many requests of one go to which model; else empty, all go to ``model``."""
 
 
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,7 +92,7 @@ def read_table(path: Path) -> RoutingTable:
         table = _decoder.decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError) as e:
         raise Broken("serve.no-routes", reason=getattr(e, "strerror", None) or str(e)) from e
-    if lost := sorted(name for name, s in table.services.items() if s.model not in table.models):
+    if lost := sorted(name for name, s in table.services.items() if {s.model, *s.shares} - table.models.keys()):
         raise Broken("serve.no-routes", reason=f"no model for {lost}")
     return table
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from wenfang.core.home import Home
 from wenfang.core.ids import new_id, now
 from wenfang.core.operation import Operation
 from wenfang.core.ports import Blobs, Cancelled, Changes, Progress, Quiet, ReplicaHost, Runtime, Signer, Tables, Verifier, Workers
-from wenfang.core.records import AuditEntry, Event, Job, Pointer, Record
+from wenfang.core.records import AuditEntry, Event, Job, ModelVersion, Pointer, Record, Service
 from wenfang.core.registry import nearest
 from wenfang.core.settings import Settings
 from wenfang.guard.roles import Actor, require
@@ -42,11 +42,15 @@ class Studio:
     """None while no process tree runs: work is done in place."""
     settle: Callable[[], None] | None = None
     """Makes the process tree and the routing table follow the records; returns when they do."""
+    roll: Callable[[Service, ModelVersion, Sequence[str]], Callable[[], None]] | None = None
+    """Changes the replicas of a service one by one and returns what must be called once the records say so, or will not; only where the routing table is written."""
     actor: Actor | None = None
     progress: Progress = field(default_factory=Quiet)
     changes: Changes = field(default_factory=Changes)
     remains: list[Record] = field(default_factory=list[Record])
     """Records that are written if the operation fails."""
+    afterwards: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    """Called when the operation has ended, written or not."""
     request_id: str = ""
     job: Job | None = None
 
@@ -59,7 +63,7 @@ class Studio:
             Broken: `operation.failed` for anything unforeseen; the log holds the trace under the request id.
         """
         request_id = request_id or new_id("rq")
-        desk = replace(self, actor=actor, changes=Changes(), remains=[], progress=progress or Quiet(), request_id=request_id, job=job)
+        desk = replace(self, actor=actor, changes=Changes(), remains=[], afterwards=[], progress=progress or Quiet(), request_id=request_id, job=job)
         try:
             require(actor, op.permission, project=getattr(request, "project", None))
             answer = op.run(desk, request)
@@ -75,6 +79,12 @@ class Studio:
             log.exception("%s failed, request %s", op.name, request_id)
             self._record_failure(op, desk, e, _subject(request, None))
             raise Broken("operation.failed", operation=op.name, request_id=request_id, kind=type(e).__name__) from e
+        finally:
+            for work in desk.afterwards:
+                try:
+                    work()
+                except (WenfangError, OSError):
+                    log.exception("after %s, request %s", op.name, request_id)
         if self.settle is not None and _touches_serving(desk.changes):
             self.settle()
         return answer

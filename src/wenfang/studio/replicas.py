@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from wenfang.core.errors import BY_STATUS, Broken
+from wenfang.core.errors import BY_STATUS, Broken, WenfangError
 from wenfang.core.frames import recv_frame
 from wenfang.core.places import connect
 from wenfang.core.ports import Runtime
 from wenfang.core.records import ModelVersion
 from wenfang.serve.limits import hang_s
-from wenfang.serve.routing import replica_socket
+from wenfang.serve.probing import PROBES, probe
+from wenfang.serve.routing import ROUTES_FILE, read_table, replica_socket
 
 from .app import Studio
 from .bundles import unpack_bundle
 
-__all__ = ["READY_TIMEOUT_S", "Replicas", "replica_name"]
+__all__ = ["ALIVE", "READY_TIMEOUT_S", "Replicas", "replica_name", "try_replica"]
 
 READY_TIMEOUT_S = 90.0
+DEATHS_MAX = 3
+"""One that ended so often while it was waited for will not answer."""
+ALIVE = frozenset(("running", "starting", "backing-off"))
 
 
-def replica_name(model_version: str, index: int) -> str:
+def replica_name(model_version: str, index: int | str) -> str:
     """What its process is called.
 
     >>> replica_name("mv_1", 0)
@@ -42,14 +47,45 @@ class Replicas:
         """Have ``count`` replicas of ``version`` answering.
 
         Raises:
-            WenfangError: what a replica refused with; Broken: `service.not-ready`.
+            WenfangError: what a replica refused with; Broken: `service.not-ready`, `service.replica-dies`.
         """
-        folder = unpack_bundle(version, self.studio.blobs, self.studio.home.cache)
+        folder = self.ensure(version, count)
         until = time.monotonic() + READY_TIMEOUT_S
         for i in range(count):
-            self._ensure(version, i, folder)
-        for i in range(count):
             self._wait(version, i, folder, until)
+
+    def ensure(self, version: ModelVersion, count: int) -> Path:
+        """Have ``count`` replicas of ``version`` as processes, whether they answer yet or not; returns the unpacked bundle."""
+        folder = unpack_bundle(version, self.studio.blobs, self.studio.home.cache)
+        running = self.runtime.processes()
+        for i in range(count):
+            if running.get(replica_name(version.id, i), {}).get("state") not in ALIVE:
+                self._ensure(version, i, folder)
+        return folder
+
+    def answer(self, model_version: str, count: int) -> bool:
+        """Whether all of them say hello now."""
+        return all(_answers(replica_socket(self.run, model_version, i)) for i in range(count))
+
+    def routed(self, version: ModelVersion) -> int:
+        """How many of ``version`` the routing table names, asked or kept warm."""
+        try:
+            model = read_table(self.run / ROUTES_FILE).models.get(version.id)
+        except WenfangError:
+            return 0
+        return len(model.sockets) if model else 0
+
+    def drop(self, version: ModelVersion) -> None:
+        """Stop what was started of ``version`` for nothing."""
+        count = self.routed(version)
+        for name in self.runtime.processes():
+            if name.startswith(replica_name(version.id, "")) and int(name.rpartition("-")[2]) >= count:
+                self.runtime.stop(name)
+
+    def until_gone(self, model_version: str, index: int) -> None:
+        """Wait until the process of a replica that was stopped has ended."""
+        while self.runtime.processes().get(replica_name(model_version, index), {}).get("state") == "stopping":
+            time.sleep(0.02)
 
     def _ensure(self, version: ModelVersion, index: int, folder: Path) -> None:
         label = f"{version.name}:{version.number}"
@@ -65,16 +101,32 @@ class Replicas:
 
     def _wait(self, version: ModelVersion, index: int, folder: Path, until: float) -> None:
         name = replica_name(version.id, index)
+        began = 1 << 30
         while not _answers(replica_socket(self.run, version.id, index)):
             state = self.runtime.processes().get(name, {})
             error = state.get("error")
             if error and state.get("state") != "running":
                 self.runtime.stop(name)
                 raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
+            began = min(began, state.get("starts", began))
+            if state.get("state") == "backing-off" and state["starts"] - began >= DEATHS_MAX:
+                raise Broken("service.replica-dies", model=f"{version.name}:{version.number}", times=DEATHS_MAX, exit_code=state.get("code"), name=name)
             if time.monotonic() > until:
                 raise Broken("service.not-ready", model=f"{version.name}:{version.number}", timeout_s=READY_TIMEOUT_S)
             time.sleep(0.05)
             self._ensure(version, index, folder)  # somebody may have stopped it as a stray meanwhile
+
+
+def try_replica(studio: Studio, version: ModelVersion, index: int, probes: Sequence[str] = ()) -> None:
+    """Have one replica answer texts.
+
+    Raises:
+        Broken: `service.probe-failed`.
+    """
+    try:
+        probe(replica_socket(studio.home.run, version.id, index), probes or PROBES)
+    except WenfangError as e:
+        raise Broken("service.probe-failed", model=f"{version.name}:{version.number}", replica=index, reason=e.detail()) from e
 
 
 def _answers(path: Path) -> bool:

@@ -15,6 +15,7 @@ from wenfang.core.settings import Settings
 from wenfang.serve.affording import Machine, check_scaling
 
 from .app import Studio
+from .deploying import deployed
 from .names import ProjectName, check_project
 from .references import find_version
 from .service_file import TEXT_MAX, read_scaling, read_service_file, write_service_file
@@ -148,5 +149,4 @@ def _changed(studio: Studio, service: Service, fields: dict[str, Any]) -> Applie
     studio.update(changed, service.revision)
     said = changed.scaling.model_dump(mode="json", exclude_defaults=True) if changed.scaling is not None else {}
     studio.tell("service.applied", service.id, revision=changed.revision, replicas=changed.replicas, scaling=said, rate=changed.rate)
-    shown = Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=changed.rate)
-    return Applied(service=shown, scaling=changed.scaling, revision=changed.revision)
+    return Applied(service=deployed(changed, version, count), scaling=changed.scaling, revision=changed.revision)

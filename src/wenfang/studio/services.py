@@ -8,21 +8,18 @@ from pydantic import Field
 
 from wenfang.core.conversation import Generation
 from wenfang.core.errors import Conflict, Denied, Invalid, NotFound
-from wenfang.core.ids import new_id
 from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.plain import plain
 from wenfang.core.records import ModelVersion, Pointer, Service
 from wenfang.core.registry import nearest
 from wenfang.core.scaling import Scaling
-from wenfang.serve.compatibility import Changes
 
 from .app import Studio
-from .bundles import ask_served, unpack_bundle
-from .callers import told_or_refused
+from .bundles import ask_served
 from .counts import present_table, replicas_now
+from .deploying import Deployed, Strategy, Way, deploy_version, deployed, serve_version
 from .names import Name, ProjectName, check_project
 from .references import find_version
-from .replicas import Replicas
 
 __all__ = ["Deployed", "deploy_version", "find_service", "serve_version", "shown_service"]
 
@@ -33,23 +30,11 @@ class DeployService(Request):
     service: Name = Field(json_schema_extra={"positional": True})
     model_version: str = Field(description="mv_… or name:number or name (its newest)")
     replicas: int = Field(0, ge=0, le=64, description="0: one per core")
+    strategy: Strategy | None = Field(None, description="surge: new replicas beside the old ones; rolling: one by one; blue-green: tried first, the old set stays warm")
+    keep_warm_s: float | None = Field(None, ge=0, le=604_800, description="how long the version before keeps its replicas, so that rollback is instant")
+    probes: list[str] = Field(default_factory=list, max_length=100, description="texts that every new replica must answer before anything changes")
     project: ProjectName = "default"
     allow_breaking: bool = Field(False, description="deploy it although it breaks those who call the service now")
-
-
-class Deployed(Answer):
-    """What answers now."""
-
-    service: str
-    id: str
-    model_version: str
-    model: str
-    replicas: int
-    rate: dict[str, float] = Field(default_factory=dict, description="what all callers may ask each second")
-    breaks: list[tuple[str, dict[str, Any]]] = Field(
-        default_factory=list[tuple[str, dict[str, Any]]], description="what a deploy broke for those who called before: keys of sentences and what they name"
-    )
-    adds: list[tuple[str, dict[str, Any]]] = Field(default_factory=list[tuple[str, dict[str, Any]]], description="what is new for them")
 
 
 class OneService(Request):
@@ -113,53 +98,6 @@ def find_service(studio: Studio, name: str) -> Service:
     return found[0]
 
 
-def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0, *, allow_breaking: bool = False, **fields: Any) -> Deployed:
-    """Put the records that make ``service_name`` answer with ``version``; with a process tree, only after its replicas answer.
-
-    Args:
-        studio: where.
-        service_name: made if there is none.
-        version: what it shall answer with.
-        replicas: how many; 0: as before.
-        allow_breaking: although it breaks those who call the service now.
-        fields: others of the record that change.
-
-    Raises:
-        Conflict: `service.name-taken`, `service.breaks-callers`.
-    """
-    import os
-
-    found = studio.tables.find(Service, where={"name": service_name}, limit=1)
-    if found and found[0].project != version.project:
-        raise Conflict("service.name-taken", service=service_name)
-    changes = told_or_refused(studio, found[0], version, allow_breaking=allow_breaking) if found else Changes()
-    if replicas:
-        fields["replicas"] = replicas
-    if found and all(getattr(found[0], name) == value for name, value in fields.items()):
-        service = found[0]
-    elif found:
-        service = found[0].model_copy(update={**fields, "revision": found[0].revision + 1})
-        studio.update(service, found[0].revision)
-    else:
-        fields.setdefault("replicas", studio.settings.serve.replicas or len(os.sched_getaffinity(0)))
-        service = Service(id=new_id("sv"), project=version.project, name=service_name, **fields)
-        studio.put(service)
-    count = serve_version(studio, service, version)
-    studio.point("service", service.id, version.id)
-    studio.tell("service.deployed", service.id, model_version=version.id)
-    shown = Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=service.rate)
-    return shown.model_copy(update={"breaks": changes.breaking, "adds": changes.added})
-
-
-def serve_version(studio: Studio, service: Service, version: ModelVersion) -> int:
-    """Have as many replicas of ``version`` answering as ``service`` begins with, one at least; returns how many."""
-    unpack_bundle(version, studio.blobs, studio.home.cache)
-    count = max(1, replicas_now(service, version.id, present_table(studio)))
-    if studio.runtime is not None:
-        Replicas(studio, studio.runtime).start(version, count)
-    return count
-
-
 @operation("service.deploy", permission="service:write", http="POST /api/v1/services/deploy")
 def deploy_service(studio: Studio, request: DeployService) -> Deployed:
     """Have a service answer with a model version; when this returns, no request goes to the version before."""
@@ -167,8 +105,8 @@ def deploy_service(studio: Studio, request: DeployService) -> Deployed:
     found = studio.tables.find(Service, where={"name": request.service, "project": request.project}, limit=1)
     if request.replicas and found and found[0].scaling is not None:
         raise Conflict("scaling.replicas-of-elastic", service=request.service, min=found[0].scaling.min, max=found[0].scaling.max)
-    version = find_version(studio, request.model_version, request.project)
-    return deploy_version(studio, request.service, version, request.replicas, allow_breaking=request.allow_breaking)
+    way = Way(request.strategy, request.keep_warm_s, request.probes, request.allow_breaking)
+    return deploy_version(studio, request.service, find_version(studio, request.model_version, request.project), request.replicas, way=way)
 
 
 @operation("service.rollback", permission="service:write", http="POST /api/v1/services/{service}/rollback")
@@ -179,7 +117,7 @@ def roll_back_service(studio: Studio, request: OneService) -> Deployed:
     earlier = next((p for p in history if history and p.target != history[0].target), None)
     if earlier is None:
         raise Conflict("service.nothing-before", service=service.name)
-    return deploy_version(studio, service.name, studio.get(ModelVersion, earlier.target), allow_breaking=True)  # what answered before must be able to answer again
+    return deploy_version(studio, service.name, studio.get(ModelVersion, earlier.target), way=Way(allow_breaking=True))  # what answered before must be able to answer again
 
 
 @operation("service.list", permission="service:read", http="GET /api/v1/services")
@@ -204,8 +142,7 @@ def shown_service(studio: Studio, service: Service) -> Deployed | None:
     version = studio.tables.get(ModelVersion, pointer.target) if pointer else None
     if version is None:
         return None
-    count = replicas_now(service, version.id, present_table(studio))
-    return Deployed(service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count, rate=service.rate)
+    return deployed(service, version, replicas_now(service, version.id, present_table(studio)))
 
 
 @operation("service.predict", permission="service:call", http="POST /api/v1/services/{service}/predict")

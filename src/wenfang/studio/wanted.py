@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 
 from wenfang.core.ids import now
 from wenfang.core.records import ApiKey, ModelVersion, Project, Service
@@ -14,7 +15,7 @@ from wenfang.serve.routing import Principal, RoutedModel, RoutedService, Routing
 from .app import Studio
 from .counts import replicas_now
 
-__all__ = ["wanted_table"]
+__all__ = ["routed_model", "wanted_table"]
 
 
 def wanted_table(studio: Studio, present: RoutingTable, counts: Mapping[str, int]) -> RoutingTable:
@@ -33,11 +34,29 @@ def wanted_table(studio: Studio, present: RoutingTable, counts: Mapping[str, int
         version = tables.get(ModelVersion, targets.get(service.id, ""))
         if version is None:
             continue
-        count = max(replicas_now(service, version.id, present, counts), len(models[version.id].sockets) if version.id in models else 0)
-        sockets = [str(replica_socket(studio.home.run, version.id, i)) for i in range(count)]
-        models[version.id] = RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:LABELS_LISTED])
+        models[version.id] = routed_model(studio, version, replicas_now(service, version.id, present, counts), models.get(version.id))
+        if service.keep_warm_s and (before := _warm(studio, service)) is not None:
+            count = len(present.models[before.id].sockets) if before.id in present.models else service.replicas
+            models[before.id] = routed_model(studio, before, count, models.get(before.id), warm=True)
         services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
     return RoutingTable(epoch=present.epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
+
+
+def routed_model(studio: Studio, version: ModelVersion, count: int, beside: RoutedModel | None = None, *, warm: bool = False) -> RoutedModel:
+    """``count`` replicas of ``version`` as the table names them; ``beside``: what another service wants of it."""
+    if beside is not None:
+        count, warm = max(count, len(beside.sockets)), warm or beside.warm
+    sockets = [str(replica_socket(studio.home.run, version.id, i)) for i in range(count)]
+    return RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:LABELS_LISTED], warm=warm)
+
+
+def _warm(studio: Studio, service: Service) -> ModelVersion | None:
+    """The version before the present one, while it is kept warm."""
+    history = studio.tables.pointers("service", service.id)
+    present = [*takewhile(lambda p: p.target == history[0].target, history)]
+    if len(present) == len(history) or (now() - present[-1].at).total_seconds() >= service.keep_warm_s:
+        return None
+    return studio.tables.get(ModelVersion, history[len(present)].target)
 
 
 def _keys(studio: Studio) -> dict[str, Principal]:

@@ -154,6 +154,6 @@ def open_control(home: Home, settings: Settings) -> Control:
     runtime = _runtime(home, settings)
     studio.runtime = runtime
     serving = Serving(studio, runtime)
-    studio.settle = serving.settle
+    studio.settle, studio.roll = serving.settle, serving.roll
     path: Path = home.run / "studio.sock"
     return Control(studio, serving, JobRunner(studio, runtime), serve_tables(tables, path))

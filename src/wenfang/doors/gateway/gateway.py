@@ -179,10 +179,10 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._desk.opening.append("ports")
-        await self.router.load_if_there()
         path = self.home.run / f"gateway-{self.index}.sock"
         calls = {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "traces": self._traces, "drain": self._drain}
         channel = await listen(path, {**calls, **self.notices.calls})
+        await self.router.load_if_there()  # after the channel is there: a table written meanwhile is either here or announced
         watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
         try:
             sock = await self._shared_socket(host, port) if self.limits.gateways > 1 else _listening_socket(host, port, shared=False)

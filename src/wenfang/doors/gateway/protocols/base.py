@@ -156,12 +156,12 @@ class Desk:
         service = router.service(name, request.principal)
         authorise(request.principal, service)
         request.service = name
-        pool, model = router.target(service)
-        if version is not None and version != model.version.rpartition(":")[2]:
-            raise unknown_version(name, version, model)
+        found = router.target(service) if version is None else router.numbered(service, version)
+        if found is None:
+            raise unknown_version(name, str(version), router.table.models[service.model])
         if request.traced is not None:
-            request.traced.facts["model"] = model.version
-        return pool, model
+            request.traced.facts["model"] = found[1].version
+        return found
 
     def traced(self, request: Request, protocol: str, status: int) -> None:
         """Keep the trace of a request to a service, if it has one."""
