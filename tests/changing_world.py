@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 
@@ -13,19 +15,21 @@ from wenfang.core.records import ModelVersion
 from wenfang.core.settings import Settings
 from wenfang.models import families
 from wenfang.models.bundle import write_bundle
+from wenfang.runtimes.local import LocalRuntime
 from wenfang.studio.bundles import store_bundle
 from wenfang.studio.wiring import open_in_place
+from worlds import wenfang
 
-__all__ = ["Load", "publish"]
+__all__ = ["Load", "deploy", "processes", "publish", "replicas", "until", "upgrade_under_load"]
 
 
 def publish(folder, count, *, name="tickets", unsigned=()):
-    """``count`` versions of a model in ``folder``; version n answers ``label<n>``; no replica takes those of the numbers ``unsigned``."""
+    """``count`` versions of a model in ``folder``, told apart by their numbers; no replica takes those of the numbers ``unsigned``."""
     studio, lock = open_in_place(Home(folder), Settings())
     try:
         for number in range(1, count + 1):
             model = families.get("majority")(task="classification")
-            model.fit(Examples("classification", ["好"] * 4, [f"label{number}"] * 3 + ["other"]))
+            model.fit(Examples("classification", ["好"] * (4 + number), ["yes"] * (3 + number) + ["no"]))
             bundle = studio.home.jobs / f"bundle-{number}"
             info = write_bundle(bundle, model, signer=studio.signer, card={}, lineage={})
             manifest, signature = store_bundle(bundle, studio.blobs)
@@ -65,14 +69,14 @@ class Load(threading.Thread):
         connections: of each HTTP protocol; gRPC has one.
         grpc_port: 0: no gRPC.
         pause_s: between an answer and the next question of a connection.
-        reconnect: a connection that breaks is opened again (what was with it counts as failed).
+        again: a question whose connection breaks is asked once more on a new one; else it counts as failed.
     """
 
-    def __init__(self, port, key, service="tickets", *, connections=4, grpc_port=0, pause_s=0.0, ssl=None):
+    def __init__(self, port, key, service="tickets", *, connections=4, grpc_port=0, pause_s=0.0, again=False):
         super().__init__(daemon=True)
-        self.port, self.key, self.service, self.connections, self.grpc_port, self.pause_s, self.ssl = port, key, service, connections, grpc_port, pause_s, ssl
+        self.port, self.key, self.service, self.connections, self.grpc_port, self.pause_s, self.again = port, key, service, connections, grpc_port, pause_s, again
         self.answers = []
-        self.opened = 0
+        self.asked_again = 0
         self.over = threading.Event()
         self.start()
 
@@ -87,26 +91,29 @@ class Load(threading.Thread):
     async def _http(self, kind, make, number):
         reader = writer = None
         asked = [make(self.service, self.key, f"好 {number} {i}") for i in range(50)]
-        at = 0
+        at, second, sent = 0, False, 0.0
         while not self.over.is_set():
             at += 1
-            sent = time.monotonic()
+            sent = sent if second else time.monotonic()
             try:
                 if writer is None:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.ssl)
-                    self.opened += 1
+                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.write(asked[at % len(asked)])
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
                 low = head.lower()
                 document = json.loads(await asyncio.wait_for(reader.readexactly(int(low.partition(b"content-length: ")[2].partition(b"\r\n")[0])), 30))
                 status = int(head.split()[1])
                 model = document.get("model") or f"{self.service}:{document.get('model_version')}"
+                second = False
                 self.answers.append((sent, time.monotonic(), kind, model if status == 200 else "", "" if status == 200 else f"{status} {document}"))
                 if b"connection: close" in low:
                     writer.close()
                     writer = None
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as e:
-                self.answers.append((sent, time.monotonic(), kind, "", repr(e)))
+                second = self.again and not second
+                self.asked_again += second
+                if not second:
+                    self.answers.append((sent, time.monotonic(), kind, "", repr(e)))
                 if writer is not None:
                     writer.close()
                 writer = None
@@ -153,3 +160,52 @@ class Load(threading.Thread):
         while sum(a[0] > moment for a in self.answers[-2000:]) < count:
             assert time.monotonic() < end, "the load stands still"
             time.sleep(0.01)
+
+
+def deploy(tree, number, **how):
+    status, answer, _ = tree.call("POST", "/api/v1/services/deploy", {"service": "tickets", "model_version": f"tickets:{number}", **how}, timeout=120)
+    assert status == 200, answer
+    return answer
+
+
+def replicas(tree):
+    """Processes of replicas that live, by name."""
+    return {n: p for n, p in LocalRuntime(Home(tree.home)).processes().items() if n.startswith("replica-") and p["state"] in {"running", "stopping", "starting"}}
+
+
+def until(is_so, what, timeout_s=30):
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def processes(tree):
+    """Pids of what runs, by name."""
+    return {n: p["pid"] for n, p in LocalRuntime(Home(tree.home)).processes().items() if p["state"] == "running"}
+
+
+def upgrade_under_load(tree, load):
+    """``wenfang upgrade`` in the middle of a load: every process is new, the tree answers and is watched as before."""
+    before = processes(tree)
+    load.until_asked_after(time.monotonic())
+    wenfang("upgrade", home=tree.home, check=0)
+    after = processes(tree)
+    assert after.keys() == before.keys()
+    assert set(after.values()).isdisjoint(before.values())
+    assert tree.process.poll() is None  # the same process in another program
+    load.until_asked_after(time.monotonic())
+    assert load.stop() == []
+    deploy(tree, 2)
+    os.kill(after["gateway-0"], signal.SIGKILL)  # what it started later is watched, and so is what it adopted
+    os.kill(processes(tree)["control"], signal.SIGKILL)
+    until(lambda: {"gateway-0", "control"} <= processes(tree).keys() and processes(tree)["gateway-0"] != after["gateway-0"], "both again")
+    until(lambda: quiet(tree.call, "GET", "/api/v1/services")[0] == 200, "control")
+
+
+def quiet(call, *given):
+    """The answer; (0,) when nobody listens."""
+    try:
+        return call(*given)
+    except OSError:
+        return (0,)

@@ -1,4 +1,7 @@
-"""Versions changed under load in a real tree, by every strategy: nothing fails, and after the answer nothing goes to the version before."""
+"""Versions, replicas, the control process and the program itself changed under load in one real tree: nothing fails.
+
+After the answer to a deploy nothing goes to the version before, over any protocol.
+"""
 
 import os
 import signal
@@ -7,7 +10,7 @@ import time
 
 import pytest
 
-from changing_world import Load, publish
+from changing_world import Load, deploy, publish, replicas, until, upgrade_under_load
 from wenfang.core.home import Home
 from wenfang.runtimes.local import LocalRuntime
 from worlds import Tree
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 def tree(tmp_path_factory):
     home = tmp_path_factory.mktemp("changes") / "home"
     publish(home, 5, unsigned={4})
-    (home / "wenfang.toml").write_text("[serve]\ngateways = 2\nreplicas = 2\ncache_bytes = 0\n")
+    (home / "wenfang.toml").write_text("[serve]\ngateways = 2\nreplicas = 2\ncache_bytes = 0\nprobe_every_s = 0.5\ndeadline_s = 4.0\n")
     with Tree(home) as tree:
         assert deploy(tree, 1)["replicas"] == 2
         yield tree
@@ -30,17 +33,6 @@ def load(tree):
     load = Load(tree.port, Tree.KEY, connections=3, grpc_port=int(tree.env["WENFANG_SERVE__GRPC_PORT"]), pause_s=0.01)
     yield load
     load.over.set()
-
-
-def deploy(tree, number, **how):
-    status, answer, _ = tree.call("POST", "/api/v1/services/deploy", {"service": "tickets", "model_version": f"tickets:{number}", **how}, timeout=120)
-    assert status == 200, answer
-    return answer
-
-
-def replicas(tree):
-    """Processes of replicas that live, by name."""
-    return {n: p for n, p in LocalRuntime(Home(tree.home)).processes().items() if n.startswith("replica-") and p["state"] in {"running", "stopping", "starting"}}
 
 
 def only(load, moment, number):
@@ -86,13 +78,6 @@ class Counter:
         self.over.set()
         self.thread.join()
         return self.most
-
-
-def until(is_so, what, timeout_s=30):
-    end = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def test_the_version_before_is_warm_and_going_back_starts_no_process(tree, load):
@@ -144,3 +129,56 @@ def kill_on_sight(tree, spared, stop):
 def test_rolling_has_no_room_for_a_warm_set(tree):
     status, problem, _ = tree.call("POST", "/api/v1/services/deploy", {"service": "tickets", "model_version": "tickets:2", "strategy": "rolling", "keep_warm_s": 5})
     assert (status, problem["code"]) == (422, "service.no-room-to-keep-warm")
+
+
+def pid(tree, name):
+    return LocalRuntime(Home(tree.home)).processes()[name]["pid"]
+
+
+def test_a_replica_that_hangs_is_noticed_by_a_question_and_replaced(tree, load):
+    name = next(iter(replicas(tree)))
+    hung = replicas(tree)[name]["pid"]
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: replicas(tree).get(name, {}).get("pid") not in {None, hung}, "a new process")
+    load.until_asked_after(time.monotonic())
+    assert load.stop() == []
+
+
+def test_a_killed_control_process_finds_everything_as_it_left_it(tree, load):
+    before = {n: p["pid"] for n, p in replicas(tree).items()}
+    epoch = tree.call("GET", "/readyz")[1]["epoch"]
+    os.kill(pid(tree, "control"), signal.SIGKILL)
+    os.kill(before[min(before)], signal.SIGKILL)
+    until(lambda: tree.call("GET", "/api/v1/services")[0] == 200, "control")
+    until(lambda: len(replicas(tree)) == 2 and min(before) in replicas(tree), "both replicas")
+    after = {n: p["pid"] for n, p in replicas(tree).items()}
+    assert after[max(before)] == before[max(before)]
+    assert tree.call("GET", "/readyz")[1]["epoch"] == epoch
+    load.until_asked_after(time.monotonic())
+    assert load.stop() == []
+
+
+def kill_between_steps(tree, control):
+    """Kill the control process as soon as both versions answer."""
+    until(lambda: '"shares":{"' in (tree.home / "run" / "routes.json").read_text(), "a table with shares")
+    os.kill(control, signal.SIGKILL)
+
+
+def test_a_rolling_change_whose_control_process_dies_has_not_happened(tree, load):
+    deploy(tree, 1)
+    threading.Thread(target=kill_between_steps, args=(tree, pid(tree, "control")), daemon=True).start()
+    status, problem, _ = tree.call("POST", "/api/v1/services/deploy", {"service": "tickets", "model_version": "tickets:2", "strategy": "rolling"}, timeout=60)
+    assert (status, problem["code"]) == (503, "gateway.control-away")
+    until(lambda: tree.call("GET", "/api/v1/services")[0] == 200, "control")
+    shown = tree.call("GET", "/api/v1/services/tickets")[1]
+    assert (shown["service"]["model"], shown["service"]["strategy"]) == ("tickets:1", "surge")
+    until(lambda: len(replicas(tree)) == 2, "the old replicas alone")
+    moment = time.monotonic()
+    load.until_asked_after(moment)
+    assert {model for _, model in load.asked_after(moment)} == {"tickets:1"}
+    assert load.stop() == []
+
+
+def test_a_studio_turns_into_the_program_that_is_installed_now_and_no_request_fails(tree, load):
+    deploy(tree, 1)
+    upgrade_under_load(tree, load)

@@ -104,6 +104,17 @@ class HomeLock:
         os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._fd = fd
 
+    @classmethod
+    def inherited(cls, home: Home, fd: int) -> Self:
+        """The lock that an earlier program of this process holds."""
+        lock = cls.__new__(cls)
+        lock.path, lock._fd = home.root / "lock", fd
+        return lock
+
+    def fileno(self) -> int:
+        """The open file that holds it."""
+        return self._fd
+
     def release(self) -> None:
         """Give the home back."""
         if self._fd >= 0:

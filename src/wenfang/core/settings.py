@@ -45,6 +45,7 @@ class Serve(Section):
     grpc_port: int = Field(-1, ge=-1, le=65535, description="of the Open Inference Protocol over gRPC; -1: the port after `port`; 0: none")
     gateways: int = Field(1, ge=1, le=64, description="gateway processes sharing the port")
     replicas: int = Field(0, ge=0, le=256, description="replicas of a service that does not say; 0 = one per core")
+    probe_every_s: float = Field(5.0, ge=0, description="each replica is asked a real question so often, and replaced when it gives no sign of life; 0: never")
     keep_warm_s: float = Field(300.0, ge=0, description="how long a blue-green change keeps the replicas of the version before, unless the deploy says")
     batch_max: int = Field(8, ge=1, le=1024, description="texts in one batch at most; measured down at load")
     queue_max: int = Field(1024, ge=1, description="texts waiting per model version before 429")

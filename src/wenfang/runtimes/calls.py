@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ __all__ = ["serve_calls"]
 log = logging.getLogger("wenfang.supervisor")
 
 
-async def serve_calls(path: Path, answer: Callable[[dict[str, Any]], Any]) -> asyncio.Server:
-    """Answer each frame by ``{"answer"}`` or ``{"error"}``; ``answer`` must return at once."""
+async def serve_calls(place: Path | socket.socket, answer: Callable[[dict[str, Any]], Any]) -> asyncio.Server:
+    """Listen on a path, or on a socket that listens already; answer each frame by ``{"answer"}`` or ``{"error"}``; ``answer`` must return at once."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -34,4 +35,4 @@ async def serve_calls(path: Path, answer: Callable[[dict[str, Any]], Any]) -> as
         finally:
             writer.close()
 
-    return await asyncio.start_unix_server(serve, sock=listening_socket(path))
+    return await asyncio.start_unix_server(serve, sock=listening_socket(place) if isinstance(place, Path) else place)

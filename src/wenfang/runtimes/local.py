@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wenfang.core.frames import FrameClient
+from wenfang.core.errors import Broken
+from wenfang.core.frames import FrameClient, raise_error
 from wenfang.core.home import Home
 
 from .supervisor import Process, supervise
@@ -44,6 +46,22 @@ class LocalRuntime:
     def processes(self) -> dict[str, dict[str, Any]]:
         """By name: ``pid``, ``state`` (running, stopping, backing-off, exited), ``code``, ``starts``, ``started_at``, ``error``."""
         return self._call("processes")
+
+    def upgrade(self) -> None:
+        """Begin to turn the tree into the program that is installed now; returns when that program is found to run.
+
+        Raises:
+            Broken: `runtime.upgrade-refused`: it does not run; nothing has changed.
+            Unsupported: `runtime.no-upgrade`; Conflict: `runtime.upgrade-under-way`.
+        """
+        self._call("upgrade")
+        try:
+            while (state := self._call("upgrade_state"))["checking"]:
+                time.sleep(0.05)
+        except Broken:  # between two programs
+            return
+        if state["refusal"]:
+            raise_error(state["refusal"])
 
     def shutdown(self) -> None:
         """Begin to stop the whole tree in order; returns at once."""

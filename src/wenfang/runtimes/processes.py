@@ -48,6 +48,10 @@ class Child:
                 self._failure = _unpacked(data)
         return self._failure
 
+    def told(self) -> dict[str, Any]:
+        """What another program of this process must know to go on with it."""
+        return {"pid": self.pid, "started_at": self.started_at, "log": str(self.log), "failure_fd": self._failure_fd}
+
     def signal(self, number: int) -> None:
         """Send a signal; a no-op when the process is gone."""
         if self.popen.poll() is None:

@@ -9,24 +9,28 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
-from wenfang.core.errors import BY_STATUS, Broken, Conflict, WenfangError
-from wenfang.core.frames import from_error
+from wenfang.core.errors import BY_STATUS, Broken, Conflict, Unsupported, WenfangError
+from wenfang.core.frames import from_error, listening_socket
 from wenfang.core.home import Home, HomeLock
 
 from .calls import serve_calls
-from .processes import LOG_MAX_BYTES, Child, rotate_log, spawn
+from .processes import LOG_MAX_BYTES, rotate_log, spawn
+from .renewal import renew
+from .upgrading import BLOCKED, adopted_child, check_next, read_state, turn_into, write_state
+from .watched import BACKOFF_FIRST_S, Process, Watched, told
 
 __all__ = ["Process", "Supervisor", "supervise"]
 
-BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 ALIVE_RESETS_S = 30.0
 ORDER = ("gateway", "job", "replica", "control", "cluster")
@@ -36,63 +40,29 @@ EXITED_KEPT = 200
 log = logging.getLogger("wenfang.supervisor")
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What to run under a name; the part before the first ``-`` says when it is stopped."""
-
-    name: str
-    entry: str
-    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    restart: bool = True
-
-    @property
-    def kind(self) -> str:
-        """``gateway`` of ``gateway-0``."""
-        return self.name.partition("-")[0]
-
-
-@dataclass(slots=True)
-class _Watched:
-    process: Process
-    first: bool
-    """Named at the start of the tree: if its first start is refused, the tree cannot stand."""
-    state: str = "starting"
-    child: Child | None = None
-    code: int | None = None
-    error: dict[str, Any] | None = None
-    starts: int = 0
-    backoff_s: float = BACKOFF_FIRST_S
-    successor: Process | None = None
-    """Asked for while this one was still stopping."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def as_message(self) -> dict[str, Any]:
-        child = self.child
-        return {
-            "pid": child.pid if child is not None and self.state in {"running", "stopping"} else None,
-            "state": self.state,
-            "code": self.code,
-            "starts": self.starts,
-            "started_at": child.started_at if child else None,
-            "error": self.error,
-        }
-
-
 class Supervisor:
     """A tree of processes over one home.
 
     Args:
         home: prepared; its lock is held by the caller.
+        again: the command that starts this program; empty: it cannot be upgraded.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, again: Sequence[str] = ()) -> None:
         self.home = home
-        self._watched: dict[str, _Watched] = {}
+        self.again = [*again]
+        self.handing_over = False
+        self._watched: dict[str, Watched] = {}
         self._exited: deque[str] = deque()
         self._stopping = asyncio.Event()
         self._hurry = False
         self._fatal: dict[str, Any] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._refusal: dict[str, Any] | None = None
+        """Why the last upgrade did not begin."""
+        self._socket_fd = -1
 
     # ------------------------------------------------------------ one process
     def ensure(self, process: Process, *, first: bool = False) -> None:
@@ -103,12 +73,12 @@ class Supervisor:
         if known is not None and known.state == "stopping":
             known.successor = process
         elif known is None or known.state == "exited":
-            watched = self._watched[process.name] = _Watched(process, first)
+            watched = self._watched[process.name] = Watched(process, first)
             if known is not None:
                 self._exited.remove(process.name)
             self._start(watched)
 
-    def _start(self, watched: _Watched) -> None:
+    def _start(self, watched: Watched) -> None:
         process = watched.process
         watched.starts += 1
         watched.gone.clear()
@@ -120,11 +90,14 @@ class Supervisor:
             return
         watched.state = "running"
         log.info("started %s, pid %d", process.name, watched.child.pid)
-        pidfd = os.pidfd_open(watched.child.pid)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(pidfd, self._exit_seen, watched, pidfd)
+        self._watch(watched)
 
-    def _exit_seen(self, watched: _Watched, pidfd: int) -> None:
+    def _watch(self, watched: Watched) -> None:
+        assert watched.child is not None
+        pidfd = os.pidfd_open(watched.child.pid)
+        asyncio.get_running_loop().add_reader(pidfd, self._exit_seen, watched, pidfd)
+
+    def _exit_seen(self, watched: Watched, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
         assert watched.child is not None
@@ -136,7 +109,7 @@ class Supervisor:
         log.info("%s ended with code %s after %.1f s", watched.process.name, watched.code, alive_s)
         self._after_exit(watched, alive_s)
 
-    def _after_exit(self, watched: _Watched, alive_s: float) -> None:
+    def _after_exit(self, watched: Watched, alive_s: float) -> None:
         watched.gone.set()
         wanted = watched.state != "stopping" and watched.process.restart and not self._stopping.is_set()
         if wanted and watched.first and watched.starts == 1 and watched.error is not None and alive_s < ALIVE_RESETS_S:
@@ -154,13 +127,13 @@ class Supervisor:
             if watched.successor is not None and not self._stopping.is_set():
                 self.ensure(watched.successor)
 
-    def _set_exited(self, watched: _Watched) -> None:
+    def _set_exited(self, watched: Watched) -> None:
         watched.state = "exited"
         self._exited.append(watched.process.name)
         while len(self._exited) > EXITED_KEPT:
             del self._watched[self._exited.popleft()]
 
-    def _again(self, watched: _Watched) -> None:
+    def _again(self, watched: Watched) -> None:
         if watched.state == "backing-off" and not self._stopping.is_set():
             self._start(watched)
 
@@ -178,7 +151,7 @@ class Supervisor:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _end(self, group: list[_Watched], grace_s: float) -> None:
+    async def _end(self, group: list[Watched], grace_s: float) -> None:
         for watched in group:
             assert watched.child is not None
             watched.child.signal(signal.SIGTERM)
@@ -203,12 +176,90 @@ class Supervisor:
             return {name: w.as_message() for name, w in self._watched.items()}
         if call == "shutdown":
             return self.shutdown()
+        if call == "upgrade":
+            return self.upgrade()
+        if call == "upgrade_state":
+            return {"checking": self._checking is not None and not self._checking.done(), "refusal": self._refusal}
         raise Broken("runtime.unknown-call", socket="supervisor.sock", call=str(call)[:80])
 
     def shutdown(self) -> None:
         """Begin to stop everything in order; a second time: kill what is left."""
         self._hurry = self._stopping.is_set()
         self._stopping.set()
+
+    def upgrade(self) -> None:
+        """Begin to turn into the program that is installed now; the children go on and are then replaced.
+
+        Raises:
+            Unsupported: `runtime.no-upgrade`; Conflict: `runtime.upgrade-under-way`.
+        """
+        if not self.again:
+            raise Unsupported("runtime.no-upgrade")
+        if self.handing_over or any(task is not None and not task.done() for task in (self._renewing, self._checking)):
+            raise Conflict("runtime.upgrade-under-way")
+        self._refusal = None
+        self._checking = asyncio.get_running_loop().create_task(self._turn())
+
+    async def _turn(self) -> None:
+        try:
+            await asyncio.to_thread(check_next, self.again)
+        except WenfangError as e:
+            log.error("not upgraded: %s", e)  # noqa: TRY400 the sentence says it all
+            self._refusal = from_error(e)
+            return
+        self.handing_over = True
+        self._stopping.set()
+
+    def state(self, lock_fd: int) -> dict[str, Any]:
+        """What the next program must know."""
+        children = [
+            {**told(w), "restart": w.process.restart and w.state == "running", **w.child.told()}
+            for w in self._watched.values()
+            if w.child is not None and w.state in {"running", "stopping"}
+        ]
+        waiting = [told(w) for w in self._watched.values() if w.state == "backing-off"]
+        return {"lock": lock_fd, "socket": self._socket_fd, "children": children, "waiting": waiting}
+
+    def names(self, kind: str) -> list[str]:
+        """Processes of a kind that run."""
+        return sorted(name for name, w in self._watched.items() if w.process.kind == kind and w.state == "running")
+
+    def state_of(self, name: str) -> str:
+        """``running``, ``stopping``, ``backing-off`` or ``exited``."""
+        return self._watched[name].state if name in self._watched else "exited"
+
+    def begin_succession(self, name: str) -> str:
+        """Start a successor beside a process; what the old one is called from now on."""
+        old = self._watched.pop(name)
+        process = old.process
+        old.process = replace(process, name=f"{name}~", restart=False)
+        self._watched[old.process.name] = old
+        self.ensure(replace(process, arguments={**process.arguments, "succeeds": True}))
+        return old.process.name
+
+    def take_back(self, name: str, old: str) -> None:
+        """The successor is no good: end it, the old one has its name again."""
+        new, before = self._watched.pop(name), self._watched.pop(old)
+        new.process = replace(new.process, name=f"{name}!", restart=False)
+        self._watched[new.process.name] = new
+        self.stop(new.process.name, 0.0)
+        before.process = replace(before.process, name=name, restart=True)
+        self._watched[name] = before
+
+    def start_again(self, name: str) -> None:
+        """Stop a process and start it."""
+        process = self._watched[name].process
+        self.stop(name, GRACE_S.get(process.kind, 5.0))
+        self.ensure(process)
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        """Go on with the children of the program before."""
+        for one in state["children"]:
+            process = Process(one["name"], one["entry"], one["arguments"], one["restart"])
+            watched = self._watched[process.name] = Watched(process, first=False, state="running", child=adopted_child(one), starts=one["starts"])
+            self._watch(watched)
+        for one in state["waiting"]:
+            self.ensure(Process(one["name"], one["entry"], one["arguments"]))
 
     async def _rotate_logs(self) -> None:
         while True:
@@ -234,51 +285,81 @@ class Supervisor:
         for stale in self.home.run.glob("*.sock*"):
             stale.unlink(missing_ok=True)
 
-    async def run(self, processes: Sequence[Process]) -> None:
-        """Start ``processes``, answer calls, and return when everything has been stopped."""
+    def _upgrade_asked(self) -> None:
+        try:
+            self.upgrade()
+        except WenfangError as e:
+            log.error("not upgraded: %s", e)  # noqa: TRY400 the sentence says it all
+
+    async def run(self, processes: Sequence[Process], adopted: dict[str, Any] | None = None) -> None:
+        """Start ``processes``, or go on with the ``adopted``; answer calls, and return when everything has been stopped or is handed over."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.shutdown)
-        path = self.home.run / "supervisor.sock"
-        self._remove_sockets()
-        server = await serve_calls(path, self.answer)
+        loop.add_signal_handler(signal.SIGUSR2, self._upgrade_asked)
+        if adopted is None:
+            self._remove_sockets()
+        sock = listening_socket(self.home.run / "supervisor.sock") if adopted is None else socket.socket(fileno=adopted["socket"])
+        self._socket_fd = os.dup(sock.fileno())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
+        server = await serve_calls(sock, self.answer)
         rotation = loop.create_task(self._rotate_logs())
         try:
-            for process in processes:
-                self.ensure(process, first=True)
+            if adopted is None:
+                for process in processes:
+                    self.ensure(process, first=True)
+            else:
+                self.adopt(adopted)
+                self._renewing = loop.create_task(renew(self))
             await self._stopping.wait()
-            await self._stop_all()
+            if not self.handing_over:
+                await self._stop_all()
         finally:
             rotation.cancel()
+            if self._renewing is not None:
+                self._renewing.cancel()
             server.close()
-            self._remove_sockets()
-            for number in (signal.SIGTERM, signal.SIGINT):
+            if self.handing_over:
+                signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+            else:
+                self._remove_sockets()
+                os.close(self._socket_fd)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
                 loop.remove_signal_handler(number)
         if self._fatal is not None:
             raise BY_STATUS.get(self._fatal["status"], Broken)(self._fatal["code"], **self._fatal["fields"])
 
 
-def supervise(home: Home, processes: Sequence[Process]) -> None:
+def supervise(home: Home, processes: Sequence[Process], *, again: Sequence[str] = (), state: Path | None = None) -> None:
     """Hold the home and run the process tree until SIGTERM, SIGINT or a ``shutdown`` call; children are stopped in order first.
 
     Args:
         home: prepared.
         processes: started at once; if one of them refuses its first start, everything is stopped and its error is raised.
+        again: the command that starts this program, for an upgrade.
+        state: what the program before has written down: its children live, and ``processes`` are among them.
 
     Raises:
         Conflict: `home.in-use`, or what a first process refused with (such as `gateway.port-in-use`).
     """
-
-    async def tree() -> None:
-        await Supervisor(home).run(processes)
-
-    with HomeLock(home):
+    adopted = read_state(state) if state is not None else None
+    with HomeLock(home) if adopted is None else HomeLock.inherited(home, adopted["lock"]) as lock:
         notes = RotatingFileHandler(home.logs / "processes.log", maxBytes=LOG_MAX_BYTES, backupCount=1, encoding="utf-8", delay=True)
         notes.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(notes)
         log.setLevel(logging.INFO)
         try:
-            asyncio.run(tree())
+            while True:
+                supervisor = Supervisor(home, again)
+                asyncio.run(supervisor.run(processes, adopted))
+                if not supervisor.handing_over:
+                    break
+                path = write_state(home.run, supervisor.state(lock.fileno()))
+                try:
+                    turn_into(supervisor.again, path)
+                except OSError as e:
+                    log.error("not upgraded: %s", e)  # noqa: TRY400 the sentence says it all
+                    adopted = read_state(path)
         finally:
             log.removeHandler(notes)
             notes.close()

@@ -14,6 +14,7 @@ from wenfang.core.errors import WenfangError
 from wenfang.core.home import Home
 from wenfang.core.words import say
 
+from .child import resolve
 from .supervisor import Process, supervise
 
 __all__ = ["main", "wait_ready"]
@@ -50,10 +51,15 @@ def _announce(plan: dict[str, Any]) -> None:
 def main(argv: list[str]) -> int:
     """Run the tree until it is stopped; returns the exit code."""
     plan = json.loads(argv[0])
+    if argv[-1] == "--check":
+        for process in plan["processes"]:
+            resolve(process["entry"])
+        return 0
     threading.Thread(target=_announce, args=(plan,), daemon=True).start()
     processes = [Process(p["name"], p["entry"], p["arguments"]) for p in plan["processes"]]
     try:
-        supervise(Home(Path(plan["home"])), processes)
+        again = [sys.executable, "-m", "wenfang.runtimes.tree", argv[0]]
+        supervise(Home(Path(plan["home"])), processes, again=again, state=Path(argv[1]) if len(argv) > 1 else None)
     except WenfangError as e:
         print(e, file=sys.stderr, flush=True)  # noqa: T201
         return 1

@@ -94,10 +94,10 @@ class Router:
             task.add_done_callback(self._draining.discard)
         log.info("epoch %d: %d services, %d model versions, %d keys", table.epoch, len(table.services), len(used), len(table.keys))
 
-    async def load_if_there(self) -> None:
-        """At start: take the table that an earlier control process left, if any."""
+    async def load_if_there(self, *, wait_s: float = 0.0) -> None:
+        """At start: take the table that an earlier control process left, if any; ``wait_s`` as of ``load``."""
         try:
-            await self.load(wait_s=0.0)
+            await self.load(wait_s=wait_s)
         except WenfangError as e:
             log.info("no routing table yet: %s", e)
 

@@ -6,6 +6,7 @@ old one is answered → old replicas stop. A request therefore never meets a rep
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import threading
@@ -20,7 +21,8 @@ from wenfang.core.errors import Broken, Conflict, WenfangError
 from wenfang.core.frames import FrameClient
 from wenfang.core.ports import Runtime
 from wenfang.core.records import ModelVersion, Service
-from wenfang.serve.routing import ROUTES_FILE, RoutingTable, write_table
+from wenfang.runtimes.renewal import RENEW_FILE
+from wenfang.serve.routing import ROUTES_FILE, RoutingTable, replica_socket, write_table
 
 from .app import Studio
 from .changing import Change
@@ -63,11 +65,22 @@ class Serving:
         """By model version."""
         self._changes: dict[str, Change] = {}
         """By service: whose replicas are being changed one by one."""
+        self._spares: set[str] = set()
+        """Model versions with one replica more while their replicas are started again."""
 
     @property
     def table(self) -> RoutingTable:
         """The present one."""
         return self._table
+
+    def paths(self) -> dict[str, str]:
+        """Sockets of the replicas that the table names, by the names of their processes."""
+        return {replica_name(id, i): path for id, model in self._table.models.items() for i, path in enumerate(model.sockets)}
+
+    def replace(self, name: str) -> None:
+        """End the process of a replica that does not answer, however it is, and have it started again."""
+        self.runtime.stop(name, grace_s=0.0)
+        self.settle()
 
     # ------------------------------------------------------------ making it so
     def settle(self) -> None:
@@ -99,6 +112,9 @@ class Serving:
         table = wanted_table(self.studio, self._table, self.counts)
         for change in self._changes.values():
             change.laid_over(table)
+        for id in self._spares & table.models.keys():
+            model = table.models[id]
+            table.models[id] = msgspec.structs.replace(model, sockets=[*model.sockets, str(replica_socket(self.run, id, len(model.sockets)))])
         return table
 
     def _have(self, id: str, count: int) -> None:
@@ -174,6 +190,38 @@ class Serving:
         self._changes.pop(service, None)
         self.settle()
 
+    # ------------------------------------------------------------ a new program
+    def renew(self) -> None:
+        """After an upgrade: start every replica that is older than it again, one by one, with one more beside while that goes on."""
+        note = self.run / RENEW_FILE
+        if not note.is_file():
+            return
+        before = float(json.loads(note.read_text(encoding="utf-8"))["before"])
+        for id in list(self._table.models):
+            try:
+                self._renew(id, before)
+            except (WenfangError, OSError):
+                log.exception("replicas of %s were not all started again", id)
+            finally:
+                self._spares.discard(id)
+                self.settle()
+        note.unlink()
+
+    def _renew(self, id: str, before: float) -> None:
+        version, count = self.studio.tables.get(ModelVersion, id), len(self._table.models[id].sockets)
+        running = self.runtime.processes()
+        old = [i for i in range(count) if (running.get(replica_name(id, i), {}).get("started_at") or before) < before]
+        if version is None or not old:
+            return
+        self.replicas.start(version, count + 1)
+        self._spares.add(id)
+        self.settle()
+        for i in old:
+            self.runtime.stop(replica_name(id, i))
+            self.replicas.until_gone(id, i)
+            self.replicas.start(version, count + 1)
+
+    # ------------------------------------------------------------ switching
     def _switch(self, table: RoutingTable) -> None:
         """Write the table; return when every gateway goes by it and what began by the one before is answered."""
         write_table(self.run / ROUTES_FILE, table)

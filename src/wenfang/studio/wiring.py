@@ -26,6 +26,7 @@ from wenfang.stores.remote import RemoteTables
 from wenfang.stores.served import TablesServer, serve_tables
 
 from .app import Studio
+from .health import Health
 from .keys import make_key
 from .noticing import Noticing
 from .queue import JobRunner
@@ -122,12 +123,14 @@ class Control:
     serving: Serving
     runner: JobRunner
     server: TablesServer
+    health: Health
     stop: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Follow the records until closed; a fault is logged and tried again."""
         self.serving.clean_cache()
         noticing, ticks = Noticing(self.studio.home.run, self.studio.tables), 0
+        self.health.start()
         while not self.stop.is_set():
             try:
                 self.runner.tick()
@@ -135,6 +138,7 @@ class Control:
                 if ticks % NOTICE_TICKS == 0:
                     noticing.tick()
                 ticks += 1
+                self.serving.renew()
             except (WenfangError, OSError):
                 log.exception("reconcile")
             self.stop.wait(TICK_S)
@@ -142,6 +146,7 @@ class Control:
     def close(self) -> None:
         """Stop following and let go of the database."""
         self.stop.set()
+        self.health.close()
         self.server.close()
         self.studio.tables.close()
 
@@ -156,4 +161,6 @@ def open_control(home: Home, settings: Settings) -> Control:
     serving = Serving(studio, runtime)
     studio.settle, studio.roll = serving.settle, serving.roll
     path: Path = home.run / "studio.sock"
-    return Control(studio, serving, JobRunner(studio, runtime), serve_tables(tables, path))
+    serve = settings.serve
+    health = Health(serving.paths, serving.replace, every_s=serve.probe_every_s, patience_s=max(1.0, serve.deadline_s / 2))
+    return Control(studio, serving, JobRunner(studio, runtime), serve_tables(tables, path), health)

@@ -15,9 +15,10 @@ from wenfang.core.errors import Conflict, Denied, Invalid
 from wenfang.core.home import Home
 from wenfang.core.records import Task
 from wenfang.core.text import has_surrogate
+from wenfang.core.version import __version__
 from wenfang.core.words import say
 
-from .up import address, become_tree, home_at, prepare_tree, say_first_key, start_detached, stop_tree
+from .up import address, become_tree, home_at, prepare_tree, say_first_key, start_detached, stop_tree, upgrade_tree
 
 __all__ = ["COMMANDS", "seconds"]
 
@@ -135,6 +136,12 @@ def _down(home: str | None) -> None:
     if not stop_tree(here):
         raise Conflict("cli.not-running", path=str(here.root))
     click.echo(say("cli.down"))
+
+
+def _upgrade(home: str | None) -> None:
+    """Turn a running studio into the program that is installed now: every process is replaced, no request is lost."""
+    upgrade_tree(home_at(home))
+    click.echo(say("cli.upgraded", version=__version__))
 
 
 def _predict(service: str, texts: tuple[str, ...], texts_b: tuple[str, ...], home: str | None, server: str | None, api_key: str | None, as_json: bool, **given: Any) -> None:
@@ -277,6 +284,7 @@ COMMANDS: list[click.Command] = [
         help=_up.__doc__,
     ),
     click.Command("down", params=[HOME], callback=_down, help=_down.__doc__),
+    click.Command("upgrade", params=[HOME], callback=_upgrade, help=_upgrade.__doc__),
     click.Command(
         "predict",
         params=[

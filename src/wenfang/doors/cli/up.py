@@ -20,9 +20,10 @@ from wenfang.core.home import Home, HomeLock
 from wenfang.core.settings import Serve, load_settings
 from wenfang.core.words import say
 
-__all__ = ["address", "become_tree", "home_at", "prepare_tree", "start_detached", "stop_tree"]
+__all__ = ["address", "become_tree", "home_at", "prepare_tree", "start_detached", "stop_tree", "upgrade_tree"]
 
 READY_TIMEOUT_S = 120.0
+UPGRADE_TIMEOUT_S = 600.0
 
 
 def home_at(path: str | None) -> Home:
@@ -148,6 +149,33 @@ def stop_tree(home: Home, timeout_s: float = 60.0) -> bool:
         except Conflict:
             time.sleep(0.05)
     raise Broken("cli.up-failed", reason=f"still running after {timeout_s:.0f} s", logs=str(home.logs))
+
+
+def upgrade_tree(home: Home, timeout_s: float = UPGRADE_TIMEOUT_S) -> None:
+    """Turn the running tree into the program that is installed now; returns when every process is new.
+
+    Raises:
+        Conflict: `cli.not-running`, `runtime.upgrade-under-way`; Broken: `runtime.upgrade-refused`, `cli.upgrade-stuck`.
+    """
+    from wenfang.runtimes.local import LocalRuntime
+    from wenfang.runtimes.renewal import RENEW_FILE
+
+    runtime = LocalRuntime(home)
+    try:
+        old = {name: p["pid"] for name, p in runtime.processes().items() if p["state"] == "running" and not name.startswith("job-")}
+    except WenfangError as e:
+        raise Conflict("cli.not-running", path=str(home.root)) from e
+    runtime.upgrade()
+    until = time.monotonic() + timeout_s
+    left = set(old.values())
+    while (left or (home.run / RENEW_FILE).exists()) and time.monotonic() < until:
+        time.sleep(0.2)
+        try:
+            left = {p["pid"] for p in runtime.processes().values()} & set(old.values())
+        except WenfangError:  # between two programs
+            continue
+    if left:
+        raise Broken("cli.upgrade-stuck", names=sorted(name for name, pid in old.items() if pid in left), logs=str(home.logs))
 
 
 def say_first_key(key: str | None) -> None:

@@ -36,7 +36,7 @@ def main(arguments: dict[str, Any]) -> None:
         gateway = Gateway(home, int(arguments.get("index", 0)), limits)
         gc.freeze()  # what is here now stays: later collections need not look at it
         gc.set_threshold(20_000, 20, 50)
-        await gateway.run(arguments.get("host") or limits.host, limits.port if arguments.get("port") is None else int(arguments["port"]))
+        await gateway.run(arguments.get("host") or limits.host, limits.port if arguments.get("port") is None else int(arguments["port"]), succeeds=bool(arguments.get("succeeds")))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

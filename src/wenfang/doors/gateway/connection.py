@@ -38,6 +38,8 @@ class Site(Protocol):
 
     limits: Serve
     draining: bool
+    patient_until: float
+    """Idle connections are not closed before, even while draining."""
 
     def admit(self, exchange: Exchange) -> None:
         """The headers are here: choose who answers, set ``body_max_bytes`` and ``streams``, check the key; raise to refuse."""
@@ -436,7 +438,7 @@ class Connection(asyncio.Protocol):
         """Called a few times a second: end what takes too long."""
         limits = self.limits
         if self.state == IDLE:
-            if now - self._since > limits.idle_timeout_s or self.site.draining:
+            if now - self._since > limits.idle_timeout_s or (self.site.draining and now >= self.site.patient_until):
                 self.close()
         elif self.state == HEAD:
             if now - self._since > limits.header_timeout_s:

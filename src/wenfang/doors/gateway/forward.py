@@ -26,6 +26,7 @@ HOP_BY_HOP = frozenset(
 FORWARDED = b"x-wenfang-forwarded"
 NOT_AS_IT_CAME = frozenset((FORWARDED, b"x-request-id", b"traceparent", b"tracestate"))
 PIECE_BYTES = 256 << 10
+CONNECT_AGAIN_S = 0.05
 log = logging.getLogger("wenfang.gateway.forward")
 
 
@@ -62,11 +63,13 @@ class Forwarder:
     Args:
         path: of the control process's socket.
         timeout_s: until its answer begins.
+        patience_s: for a control process that is being started again.
     """
 
-    def __init__(self, path: Path, timeout_s: float = 300.0) -> None:
+    def __init__(self, path: Path, timeout_s: float = 300.0, patience_s: float = 0.0) -> None:
         self.path = path
         self.timeout_s = timeout_s
+        self.patience_s = patience_s
 
     async def relay(self, exchange: Exchange, connection: Connection) -> None:
         """Send the request on, bring the answer back.
@@ -80,10 +83,7 @@ class Forwarder:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
-            try:
-                await loop.sock_connect(sock, str(self.path))
-            except OSError as e:
-                raise Busy("gateway.control-away", retry_after_s=2.0) from e
+            await self._connect(loop, sock)
             sending = loop.create_task(self._send(exchange, sock))
             try:
                 await self._receive(exchange, connection, sock)
@@ -95,6 +95,18 @@ class Forwarder:
                 sending.cancel()
                 with suppress(asyncio.CancelledError):
                     await sending
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        """Nothing has been sent yet: waiting loses nothing."""
+        until = loop.time() + self.patience_s
+        while True:
+            try:
+                await loop.sock_connect(sock, str(self.path))
+                return
+            except OSError as e:
+                if loop.time() >= until:
+                    raise Busy("gateway.control-away", retry_after_s=2.0) from e
+            await asyncio.sleep(CONNECT_AGAIN_S)
 
     async def _send(self, exchange: Exchange, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -25,7 +25,7 @@ from wenfang.serve.routing import ROUTES_FILE
 from wenfang.serve.tracing import Tracer
 
 from .access import authenticate
-from .channel import ask, listen
+from .channel import Call, ask, listen
 from .connection import Connection
 from .exchange import Exchange, Request, Response
 from .forward import Forwarder
@@ -34,10 +34,15 @@ from .metrics import Family, Metrics
 from .notices import Notices
 from .protocols import Desk, Protocol, protocols
 from .rpc import RPC, open_rpc
+from .succession import give, inherit, retired
 
 __all__ = ["Gateway"]
 
 TICK_S = 0.25
+GENTLE_S = 5.0
+"""A client that keeps its connection open and silent longer may find it closed when the gateway is replaced, as at the end of the idle time."""
+READY_WAIT_S = 10.0
+CONTROL_PATIENCE_S = 3.0
 log = logging.getLogger("wenfang.gateway")
 
 
@@ -51,7 +56,8 @@ class _Desk(Desk):
     async def all_metrics(self) -> list[list[Family]]:
         """Own counters and those of every sibling that answers."""
         gateway = self._gateway
-        siblings = [p for p in sorted(gateway.home.run.glob("gateway-*.sock")) if p.name != f"gateway-{gateway.index}.sock"]
+        own = gateway.home.run / f"gateway-{gateway.index}.sock"  # one that has a successor is counted no more
+        siblings = [p for p in sorted(gateway.home.run.glob("gateway-*.sock")) if p != own and p != retired(p.with_name(p.name.replace("-old.", ".")))]
         return [gateway.families()] + [found for found in await asyncio.gather(*(ask(p, "metrics") for p in siblings)) if found is not None]
 
 
@@ -75,7 +81,7 @@ class Gateway:
         cache = AnswerCache(limits.cache_bytes, limits.cache_ttl_s) if limits.cache_bytes else None
         self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s, limits.wait_s, limits.quarantine_s), cache)
         self.notices = Notices(home.run, index, self.router)
-        self.forwarder = Forwarder(home.control_socket)
+        self.forwarder = Forwarder(home.control_socket, patience_s=CONTROL_PATIENCE_S)
         self.tracer = Tracer(limits.traces_kept, limits.trace_share, asyncio.get_running_loop().time)
         self._desk = _Desk(self)
         self.metrics.rate_limited = self._desk.flow.refused
@@ -86,6 +92,8 @@ class Gateway:
         self._connections: set[Connection] = set()
         self._by_address: dict[str, int] = {}
         self._stop = asyncio.Event()
+        self._listening: socket.socket | None = None
+        self.patient_until = 0.0
         self._routes_mark: tuple[int, int] = (0, 0)
 
     # ------------------------------------------------------------ what connections ask
@@ -153,6 +161,9 @@ class Gateway:
         return self.metrics.families(self.router, str(self.index), sum([c.pending for c in self._connections]))
 
     # ------------------------------------------------------------ life
+    async def _socket(self, host: str, port: int) -> socket.socket:
+        return await self._shared_socket(host, port) if self.limits.gateways > 1 else _listening_socket(host, port, shared=False)
+
     async def _shared_socket(self, host: str, port: int) -> socket.socket:
         """One of several sockets on one port. SO_REUSEPORT would silently share it with a second installation too: only our own
         gateways may be there already, and one looks while the others wait.
@@ -169,29 +180,45 @@ class Gateway:
             self.port = sock.getsockname()[1]
             return sock
 
-    async def run(self, host: str, port: int) -> None:
+    async def run(self, host: str, port: int, *, succeeds: bool = False) -> None:
         """Serve until SIGTERM, SIGINT or a ``drain`` call; then finish what was asked and return.
 
+        Args:
+            host: address.
+            port: 0 takes a free one.
+            succeeds: take over from the gateway of the same index, if one is there.
+
         Raises:
-            Conflict: `gateway.port-in-use`; Broken: `gateway.cannot-listen`.
+            Conflict: `gateway.port-in-use`; Broken: `gateway.cannot-listen`, `gateway.nothing-handed-over`.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._desk.opening.append("ports")
         path = self.home.run / f"gateway-{self.index}.sock"
-        calls = {"routes": self._routes, "stats": self._stats, "metrics": self._metrics, "traces": self._traces, "drain": self._drain}
+        before = await asyncio.to_thread(inherit, path) if succeeds else None
+        calls: dict[str, Call] = {
+            "routes": self._routes,
+            "stats": self._stats,
+            "metrics": self._metrics,
+            "traces": self._traces,
+            "drain": self._drain,
+            "hand_over": self._hand_over,
+        }
         channel = await listen(path, {**calls, **self.notices.calls})
-        await self.router.load_if_there()  # after the channel is there: a table written meanwhile is either here or announced
+        channel_mark = _mark(path)[0]
+        await self.router.load_if_there(wait_s=READY_WAIT_S if before else 0.0)  # after the channel is there: a table written meanwhile is either here or announced
         watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
         try:
-            sock = await self._shared_socket(host, port) if self.limits.gateways > 1 else _listening_socket(host, port, shared=False)
-            self.port = sock.getsockname()[1]
+            sock = before.sock if before is not None else await self._socket(host, port)
+            self._listening, self.port = sock, sock.getsockname()[1]
             server = await loop.create_server(lambda: Connection(self, loop), sock=sock)
             log.info("gateway %d listens on %s port %d", self.index, host, self.port)
             if self.limits.grpc_port:
-                self.rpc = await self._open_rpc(host, port)
+                self.rpc = await self._open_rpc(host, port, before.grpc_port if before else 0)
             self._desk.opening.clear()
+            if before is not None:
+                await asyncio.to_thread(before.retire)
             await self._stop.wait()
             self.draining = True
             server.close()
@@ -200,13 +227,20 @@ class Gateway:
             for watch in watches:
                 watch.cancel()
             channel.close()
-            path.unlink(missing_ok=True)
+            for place in (path, retired(path)):
+                if _mark(place)[0] == channel_mark:
+                    place.unlink(missing_ok=True)
             self.router.close()
 
-    async def _open_rpc(self, host: str, port: int) -> RPC | None:
-        """The gRPC port: the one after HTTP's unless the settings name one; a free one where HTTP took a free one."""
-        wanted = 0 if not port else self.port + 1 if self.limits.grpc_port < 0 else self.limits.grpc_port
-        return await open_rpc(self._desk, self.metrics, self.limits, host, wanted, shared=self.limits.gateways > 1)
+    async def _open_rpc(self, host: str, port: int, beside: int) -> RPC | None:
+        """The gRPC port: the one after HTTP's unless the settings name one; a free one where HTTP took a free one; ``beside`` a predecessor the same as its.
+
+        The port is always open to a successor; that no stranger has it is looked at first.
+        """
+        wanted = beside or (0 if not port else self.port + 1 if self.limits.grpc_port < 0 else self.limits.grpc_port)
+        if wanted and not beside and self.limits.gateways == 1:
+            _listening_socket(host, wanted, shared=False).close()
+        return await open_rpc(self._desk, self.metrics, self.limits, host, wanted, shared=True)
 
     async def _finish(self) -> None:
         """Wait until every request begun is answered; connections that idle are closed by the tick."""
@@ -256,8 +290,17 @@ class Gateway:
         """The latest traces of one service."""
         return self.tracer.told(int(message["limit"]), service=str(message["service"]), trace_id=str(message.get("trace_id", "")), request_id=str(message.get("request_id", "")))
 
-    async def _drain(self, _: dict[str, Any]) -> Any:
+    async def _drain(self, message: dict[str, Any]) -> Any:
+        """Take nothing new and end; ``gently``: an idle connection has time to ask once more, and is told to close with that answer."""
+        if message.get("gently"):
+            self.patient_until = asyncio.get_running_loop().time() + GENTLE_S
         self._stop.set()
+
+    async def _hand_over(self, message: dict[str, Any]) -> Any:
+        """Send the listening socket to the heir at ``path``."""
+        if self._listening is None:
+            raise Broken("gateway.nothing-handed-over")
+        await asyncio.to_thread(give, Path(message["path"]), self._listening)
 
 
 def _mark(path: Path) -> tuple[int, int]:
