@@ -286,10 +286,14 @@ def test_a_half_closed_client_still_gets_its_answer(plane):
     assert [a[0] for a in answer_of(sock)] == [200]
 
 
-def test_a_half_closed_connection_is_closed_behind_its_last_answer(plane):
-    sock = plane.raw(GOOD * 3, timeout_s=5)  # that is well before an idle connection's end
-    sock.shutdown(socket.SHUT_WR)
-    assert [(a[0], a[1].get(b"connection")) for a in answer_of(sock)] == [(200, None), (200, None), (200, b"close")]
+def test_a_half_closed_connection_is_closed_behind_its_last_answer():
+    slow = DataPlane({"mv_slow": ("slow:1", "classification", 1, {"wait_ms": 700, "batch_max": 1})}, {"intent": ("pj_1", "mv_slow")}, {"idle_timeout_s": 60.0})
+    try:
+        sock = slow.raw(GOOD * 3, timeout_s=20)  # that is well before an idle connection's end
+        sock.shutdown(socket.SHUT_WR)  # the last answer is far away when the gateway sees it
+        assert [(a[0], a[1].get(b"connection")) for a in answer_of(sock)] == [(200, None), (200, None), (200, b"close")]
+    finally:
+        slow.close()
 
 
 def test_clients_that_leave_cost_nothing(plane):

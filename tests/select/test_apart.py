@@ -143,6 +143,7 @@ def test_cores_are_dealt_out():
     assert set(dealt[0]) | set(dealt[1]) == set(os.sched_getaffinity(0))
 
 
+@pytest.mark.slow
 def test_a_parallel_selection_chooses_as_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     far = [OracleHyper(error=e, salt=str(e)) for e in (0.1, 0.05)]

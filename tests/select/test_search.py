@@ -100,7 +100,7 @@ def test_the_best_third_goes_on_if_it_is_no_worse_than_the_anchor():
 
 def test_proposals_find_what_the_guesses_miss(tmp_path):
     tuned = family("tuned", base=Tuned)
-    outcome = run(tmp_path, tuned, Constant)
+    outcome = run(tmp_path, tuned, Constant, budget_s=120.0)  # it ends by itself, long before
     best = max(runs(outcome, family="tuned"), key=lambda r: r["metrics"]["score"])
     assert [r["origin"] for r in runs(outcome, family="tuned")][:3] == ["guess", "guess", "proposal"]
     assert best["origin"] == "proposal"

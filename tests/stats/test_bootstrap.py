@@ -87,7 +87,7 @@ def test_the_interval_covers_the_truth():
 
 
 @pytest.mark.parametrize("test", ["bootstrap", "judged"])
-@pytest.mark.parametrize("metric", ["accuracy", "span_f1", "macro_f1"])
+@pytest.mark.parametrize("metric", ["accuracy", *(pytest.param(m, marks=pytest.mark.slow) for m in ("span_f1", "macro_f1"))])
 def test_two_equal_models_are_rarely_called_different(metric, test):
     """A/A at 5 %: the two models err at the same rate on different examples; at most 6.3 % of 2,000 cases may be called different."""
     rng = np.random.default_rng(7)

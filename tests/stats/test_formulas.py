@@ -87,7 +87,7 @@ def test_the_interval_of_spearman_covers_the_truth():
     assert 0.9 <= inside / 200 <= 0.98
 
 
-@pytest.mark.parametrize("metric", ["spearman", "rouge_l", "chrf"])
+@pytest.mark.parametrize("metric", ["spearman", "rouge_l", pytest.param("chrf", marks=pytest.mark.slow)])
 def test_two_equal_models_are_rarely_called_different(metric):
     rng, alarms, cases = np.random.default_rng(5), 0, 400
     for case in range(cases):

@@ -23,7 +23,7 @@ def tickets(tmp_path_factory):
 
 
 def test_champion_explanation_and_the_same_again(studio, tickets):
-    wanted = {"train": tickets, "name": "t", "families": ["majority", "linear"], "budget_s": 120}
+    wanted = {"train": tickets, "name": "t", "families": ["majority", "linear"], "budget_s": 25}
     first = run(studio, "selection.run", **wanted, preset="customer-service", max_latency_ms=200.0)
     assert (first.promoted, first.champion, first.metric) == (True, None, "accuracy")
     told = run(studio, "selection.show", id=first.id).document

@@ -62,14 +62,17 @@ def is_cjk(char: str) -> bool:
     return 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x323AF or 0xF900 <= code <= 0xFAFF
 
 
-_SCRIPTS = re.compile(r"(?P<han>[㐀-䶿一-鿿豈-﫿\U00020000-\U000323AF])|(?P<kana>[぀-ヿ])|(?P<hangul>[가-힯])|(?P<latin>[A-Za-zÀ-ɏ])|(?P<cyrillic>[Ѐ-ӿ])|(?P<arabic>[؀-ۿ])")
+_SCRIPTS = re.compile(
+    r"(?P<han>[\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U000323AF])|(?P<kana>[\u3040-\u30FF])|(?P<hangul>[\uAC00-\uD7AF])|(?P<latin>[A-Za-z\u00C0-\u024F])|(?P<cyrillic>[\u0400-\u04FF])|(?P<arabic>[\u0600-\u06FF])"
+)
+"""Written as numbers: an editor that normalises turns the first compatibility ideograph into U+8C48, and Hangul into Han."""
 
 
 def script_of(text: str) -> str:
     """The script most letters of ``text`` are in: ``han kana hangul latin cyrillic arabic`` or ``none``; any kana makes it ``kana``.
 
-    >>> script_of("你好 world 欢迎光临"), script_of("123")
-    ('han', 'none')
+    >>> script_of("你好 world 欢迎光临"), script_of("안녕하세요"), script_of("123")
+    ('han', 'hangul', 'none')
     """
     counts: dict[str, int] = {}
     for m in _SCRIPTS.finditer(text):

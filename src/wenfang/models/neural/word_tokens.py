@@ -20,7 +20,7 @@ from .tokens import CLS, FIRST, PAD, UNK, Encoded, Ids
 
 __all__ = ["WordTokens", "words_of"]
 
-_HAN = "㐀-䶿一-鿿豈-﫿"
+_HAN = r"\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF"
 _WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+|[^\w\s]")
 _PIECES = 5
 """Hashed pieces of a word alone: itself, two beginnings, two endings."""
@@ -32,6 +32,8 @@ def words_of(folded: str) -> list[tuple[str, int, int]]:
 
     >>> words_of("play 周杰伦!")
     [('play', 0, 4), ('周', 5, 6), ('杰', 6, 7), ('伦', 7, 8), ('!', 8, 9)]
+    >>> words_of("안녕")
+    [('안녕', 0, 2)]
     """
     return [(m[0], m.start(), m.end()) for m in _WORD.finditer(folded)]
 
