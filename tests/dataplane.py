@@ -22,7 +22,7 @@ from wenfang.core.home import Home
 from wenfang.core.ids import sha256_hex
 from wenfang.runtimes.local import LocalRuntime, Process, supervise
 from wenfang.runtimes.processes import spawn
-from wenfang.serve.replica import serve
+from wenfang.serve.replica import serve, serve_within
 from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket, write_table
 
 TESTS = Path(__file__).parent
@@ -87,6 +87,8 @@ class KnownModel:
             os.kill(os.getpid(), signal.SIGKILL)
         if any(t == "RAISE" for t in texts):
             raise ValueError("the text is in this message")
+        if "HUGE" in texts:
+            bytearray(1 << 30)
         if any(t.startswith("HANG") for t in texts):
             time.sleep(60)
         return [self._one(t, top_k) for t in texts]
@@ -156,14 +158,32 @@ class KnownJoint:
         return done
 
 
+def heavy(arguments):
+    """A ``KnownModel`` that takes memory."""
+    model = KnownModel(arguments)
+    model.weights = [b"x" * (1 << 20) for _ in range(arguments.get("load_mb", 0))]
+    if leak_kb := arguments.get("leak_kb"):
+        model.leaked, predict = [], model.predict
+
+        def leaking(texts, *, top_k=1):
+            model.leaked += [b"x" * (leak_kb << 10) for _ in texts]
+            return predict(texts, top_k=top_k)
+
+        model.predict = leaking
+    return model
+
+
 def replica(arguments):
-    """Entry of a replica process around ``KnownModel``, or around a server of others."""
+    """Entry of a replica process around ``KnownModel``, or around a server of others; ``load_mb``: memory it needs, ``leak_kb``: of every text, for ever."""
     if "base_url" in arguments:
         from wenfang.models.families.upstream import Upstream, UpstreamHyper
 
         model = Upstream(UpstreamHyper(base_url=arguments["base_url"], model="m", retries=0), task=arguments["task"])
+    elif "memory_bytes" in arguments:
+        serve_within(lambda: heavy(arguments), {"budget_s": 0.05, **arguments})
+        return
     else:
-        model = KnownModel(arguments)
+        model = heavy(arguments)
     serve(model, {"budget_s": 0.05, **arguments})
 
 
@@ -283,7 +303,14 @@ class DataPlane(Tree):
     def start_replicas(self, model):
         version, task, n, more = self.models[model]
         for i in range(n):
-            arguments = {"socket": str(replica_socket(self.home.run, model, i)), "task": task, "name": version, **more}
+            arguments = {
+                "socket": str(replica_socket(self.home.run, model, i)),
+                "task": task,
+                "name": version,
+                "supervisor": str(self.home.run / "supervisor.sock"),
+                "process": f"replica-{model}-{i}",
+                **more,
+            }
             self.runtime.ensure(f"replica-{model}-{i}", "dataplane:replica", arguments, restart=True)
 
     def table(self):

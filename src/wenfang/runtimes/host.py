@@ -63,7 +63,7 @@ class LocalReplica:
     def _ask(self, question: dict[str, Any]) -> list[Output]:
         try:
             send_frame(self._sock, {"type": "ask", "id": next(self._ids), **question})
-            while (reply := recv_frame(self._sock))["type"] == "piece":
+            while (reply := recv_frame(self._sock))["type"] != "answer":
                 pass  # a sign of life
         except (OSError, EOFError) as e:
             raise Broken("process.not-answering", socket="replica", reason=str(e)) from e

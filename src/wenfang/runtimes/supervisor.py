@@ -172,6 +172,8 @@ class Supervisor:
             return self.ensure(Process(message["process"], message["entry"], message["arguments"], bool(message["restart"])))
         if call == "stop":
             return self.stop(message["process"], float(message["grace_s"]))
+        if call in {"replace", "took-over"}:
+            return (self.make_room if call == "replace" else self.took_over)(message["process"], int(message["pid"]))
         if call == "processes":
             return {name: w.as_message() for name, w in self._watched.items()}
         if call == "shutdown":
@@ -230,12 +232,31 @@ class Supervisor:
 
     def begin_succession(self, name: str) -> str:
         """Start a successor beside a process; what the old one is called from now on."""
+        if f"{name}~" in self._exited:  # of an earlier succession
+            self._exited.remove(f"{name}~")
         old = self._watched.pop(name)
         process = old.process
         old.process = replace(process, name=f"{name}~", restart=False)
         self._watched[old.process.name] = old
         self.ensure(replace(process, arguments={**process.arguments, "succeeds": True}))
         return old.process.name
+
+    def make_room(self, name: str, pid: int) -> bool:
+        """Start a successor beside process ``name``, which goes on until ``took_over`` is said; False: it does not run as ``pid``, or its own predecessor has not left."""
+        watched, before = self._watched.get(name), self._watched.get(f"{name}~")
+        if watched is None or watched.state != "running" or watched.child is None or watched.child.pid != pid or self._stopping.is_set():
+            return False
+        if before is not None and before.state != "exited":
+            return False
+        log.info("%s, pid %d, gets a successor", name, pid)
+        self.begin_succession(name)
+        return True
+
+    def took_over(self, name: str, pid: int) -> None:
+        """The successor ``pid`` answers: its predecessor is told by SIGUSR1 to leave as soon as nobody needs it."""
+        watched, before = self._watched.get(name), self._watched.get(f"{name}~")
+        if watched is not None and watched.child is not None and watched.child.pid == pid and before is not None and before.child is not None:
+            before.child.signal(signal.SIGUSR1)
 
     def take_back(self, name: str, old: str) -> None:
         """The successor is no good: end it, the old one has its name again."""

@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from wenfang.core.frames import listening_socket
@@ -40,6 +41,7 @@ class Entrance:
             self.listener = listening_port(host)
             write_place(path, Place(host, self.listener.getsockname()[1], certificate))
         self.listener.setblocking(False)
+        self._mark = path.stat().st_ino
 
     def accept(self) -> socket.socket | None:
         """Whoever knocks: in, or with a handshake to come first (``is_in`` says which); None: gone already."""
@@ -97,7 +99,9 @@ class Entrance:
         for sock in self._entering:
             sock.close()
         self._entering.clear()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # it has gone
+            if self.path.stat().st_ino == self._mark:  # else a successor listens there
+                self.path.unlink()
 
 
 def read_some(sock: socket.socket) -> bytes | None:

@@ -23,6 +23,7 @@ class PoolFigures:
         "model_ms",
         "quarantined",
         "queue_ms",
+        "recycled",
         "refused",
         "request_ms",
         "requests",
@@ -49,6 +50,8 @@ class PoolFigures:
         """Seconds since 1970 when the last batch was answered."""
         self.lost = 0
         """Connections to replicas that broke: a replica died or was restarted."""
+        self.recycled = 0
+        """Replicas that left for a successor."""
         self.retried = 0
         self.refused = 0
         self.late = 0

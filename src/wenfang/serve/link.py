@@ -17,7 +17,7 @@ from .batching import Item
 from .costs import CostCurve
 from .figures import PoolFigures
 from .tracing import Traced
-from .wire import Answer, Ask, Cancel, Hello, Piece
+from .wire import Answer, Ask, Cancel, Hello, Leaving, Piece
 
 __all__ = ["Caller", "Link"]
 
@@ -34,11 +34,15 @@ class Caller(Protocol):
     figures: PoolFigures
     loop: asyncio.AbstractEventLoop
     hello_decoder: msgspec.msgpack.Decoder[Hello]
-    answer_decoder: msgspec.msgpack.Decoder[Answer | Piece]
+    answer_decoder: msgspec.msgpack.Decoder[Answer | Piece | Leaving]
     limits: Any
 
     def replica_ready(self, replica: Link) -> None:
         """It said hello."""
+        ...
+
+    def replica_leaving(self, replica: Link) -> None:
+        """It has a successor."""
         ...
 
     def replica_lost(self, replica: Link, batch: list[Item]) -> None:
@@ -88,6 +92,8 @@ class Link(asyncio.Protocol):
         self._id = 0
         self._inbox = bytearray()
         self.closed = False
+        self.leaving = False
+        """It said so: it gets nothing new."""
         self.ended = asyncio.Event()
 
     # ------------------------------------------------------------ connecting
@@ -125,8 +131,9 @@ class Link(asyncio.Protocol):
         batch = [item for sent in self.sent.values() for item in sent.batch]
         self.sent.clear()
         self.ended.set()
-        if not self.closed and was_ready:
+        if not self.closed and was_ready and not (self.leaving and not batch):
             self.pool.figures.lost += 1
+        self.leaving = False
         self.pool.replica_lost(self, batch)
 
     # ------------------------------------------------------------ frames
@@ -143,8 +150,8 @@ class Link(asyncio.Protocol):
     @property
     def room(self) -> bool:
         """Whether it can take more; one that is at a text which was in a dying replica takes nothing beside it."""
-        if self.hello is None or not self.sent:
-            return self.hello is not None
+        if self.hello is None or self.leaving or not self.sent:
+            return self.hello is not None and not self.leaving
         return self.in_flight < self.hello.slots and not any(item.attempts for sent in self.sent.values() for item in sent.batch)
 
     def send(self, batch: list[Item]) -> None:
@@ -211,6 +218,10 @@ class Link(asyncio.Protocol):
                 if 0 <= answer.index < len(sent.batch):
                     self.pool.piece_arrived(sent.batch, answer, self.sent_at)
             return
+        if isinstance(answer, Leaving):
+            self.leaving = True
+            self.pool.replica_leaving(self)
+            return
         sent = self.sent.get(answer.id)
         if sent is None or len(answer.outputs) != len(sent.batch):
             self.abort("an answer to another batch")
@@ -228,6 +239,11 @@ class Link(asyncio.Protocol):
         if self.transport is not None:
             log.warning("replica %s of %s is given up: %s", self.path, self.pool.version, reason)
             self.transport.abort()
+
+    def hang_up(self) -> None:
+        """Connect again: to its successor."""
+        if self.transport is not None:
+            self.transport.close()
 
     def close(self) -> None:
         """Hang up for good."""

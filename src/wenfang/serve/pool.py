@@ -28,7 +28,7 @@ from .link import Link
 from .quarantine import Quarantine, digest_of
 from .sharing import Sharing
 from .turns import RANKS
-from .wire import Answer, Hello, Piece
+from .wire import Answer, Hello, Leaving, Piece
 
 __all__ = ["Limits", "Pool", "hang_s"]
 
@@ -59,7 +59,7 @@ class Pool:
         self._steady = False
         self.loop = asyncio.get_running_loop()
         self.hello_decoder = msgspec.msgpack.Decoder(Hello)
-        self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece)
+        self.answer_decoder = msgspec.msgpack.Decoder(Answer | Piece | Leaving)
         self.waiting: list[Item] = []
         self._free: list[Link] = []
         self._tickets: list[tuple[float, int, Ticket]] = []
@@ -124,6 +124,14 @@ class Pool:
         self._free.append(replica)
         self._dispatch_soon()
 
+    def replica_leaving(self, replica: Link) -> None:
+        """It has a successor: nothing new for it."""
+        self.figures.recycled += 1
+        if replica in self._free:
+            self._free.remove(replica)
+        if not replica.sent:
+            replica.hang_up()
+
     def replica_lost(self, replica: Link, batch: list[Item]) -> None:
         """Its connection broke while ``batch`` was with it: each text gets one more chance."""
         self._leaving.discard(replica)
@@ -167,6 +175,8 @@ class Pool:
         if replica.closed and not replica.sent:
             self._leaving.discard(replica)
             replica.close()
+        elif replica.leaving and not replica.sent:
+            replica.hang_up()
         elif not replica.closed and replica.room and replica not in self._free:
             self._free.append(replica)
         if self.waiting:

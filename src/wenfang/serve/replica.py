@@ -27,15 +27,19 @@ from wenfang.core.ports import Cancelled
 from wenfang.core.trace import CARRIED
 
 from .alarm import Alarm
+from .at_hand import Batch
 from .costs import CostCurve, measure
 from .entrance import Entrance, read_some
-from .joining import SIGN_OF_LIFE_S, SLOTS, Joiner
-from .wire import Answer, Ask, Cancel, Hello, Piece
+from .joining import SLOTS, Joiner
+from .memory import cap_memory, memory_error
+from .recycling import Recycling, ask_to_be_replaced, say_taken_over
+from .wire import Answer, Ask, Cancel, Hello, Leaving, Piece
 
 __all__ = ["Predictor", "Server", "main", "serve"]
 
 SEND_TIMEOUT_S = 30.0
-LOOK_AROUND_S = 0.05
+LEAVE_S = 30.0
+"""A replica with a successor waits so long for its callers to hang up."""
 _AS_IT_IS = Generation()
 _SHORT = Generation(max_tokens=8)
 log = logging.getLogger("wenfang.replica")
@@ -58,50 +62,6 @@ class Predictor(Protocol):
     def generate(self, texts: Sequence[str], options: Sequence[Generation], *, emit: Callable[[int, str], None] | None = None) -> list[Output]:
         """One generated text for each, in order; told piece by piece."""
         ...
-
-
-class _Batch:
-    """The batch at hand: whose it is, what its caller has heard of it, and whether anybody still waits."""
-
-    def __init__(self, server: Server, sock: socket.socket, ask: Ask) -> None:
-        self.sock = sock
-        self.ask = ask
-        self.cancelled = False
-        self.written: set[int] = set()
-        """Texts of which pieces are out: they cannot be tried again."""
-        self._server = server
-        self._streamed = frozenset(ask.stream)
-        self._said_at = self._looked_at = self._wound_at = time.perf_counter()
-
-    def emitter(self, first: int = 0) -> Callable[[int, str], None]:
-        """What a model tells its pieces to; ``first``: number of its text 0."""
-
-        def emit(index: int, text: str) -> None:
-            now, index = time.perf_counter(), first + index
-            if now - self._wound_at > LOOK_AROUND_S:
-                self._wound_at = now
-                self._server.alarm.wind()
-            wanted = text and index in self._streamed
-            if wanted or now - self._said_at > SIGN_OF_LIFE_S:
-                self._said_at = now
-                self.say(Piece(self.ask.id, index, text if wanted else ""))
-            if wanted:
-                self.written.add(index)
-            if now - self._looked_at > LOOK_AROUND_S:
-                self._looked_at = now
-                self._server.look_around(self)
-            if self.cancelled:
-                raise Cancelled
-
-        return emit
-
-    def say(self, piece: Piece) -> None:
-        """Send a frame; a caller that has gone wants nothing any more."""
-        try:
-            self.sock.sendall(pack(piece))
-        except OSError as e:
-            log.info("a caller left while a text was being written: %s", e)
-            self.cancelled = True
 
 
 class Server:
@@ -127,6 +87,9 @@ class Server:
         self._inbox: dict[socket.socket, bytearray] = {}
         self._decoder = msgspec.msgpack.Decoder(Ask | Cancel)
         self._stopped = False
+        self._leaves_at: float | None = None
+        """It has a successor, and goes then at the latest."""
+        self.recycling: Recycling | None = None
         make = getattr(model, "joint", None) if self.writes else None
         self._joiner = None if make is None or make() is None else Joiner(make, self._say, name=name)
         self._entrance = entrance()
@@ -147,6 +110,25 @@ class Server:
         with suppress(BlockingIOError):
             self._wake_out.send(b"x")
 
+    def leave(self, *_: object) -> None:
+        """A successor listens: tell the callers, answer what they asked, go when they have hung up; also a signal handler."""
+        if self._leaves_at is None:
+            self._leaves_at = time.monotonic() + LEAVE_S
+            with suppress(BlockingIOError):
+                self._wake_out.send(b"x")
+
+    def _see_off(self, leaves_at: float) -> None:
+        listener = self._entrance.listener
+        if listener.fileno() >= 0:
+            self._selector.unregister(listener)
+            listener.close()
+            with suppress(BlockingIOError):
+                self._wake_in.recv(64)
+            for sock in [*self._inbox]:
+                self._say(sock, Leaving())
+        if not self._inbox or time.monotonic() > leaves_at:
+            self._stopped = True
+
     def run(self) -> None:
         """Serve until stopped."""
         try:
@@ -165,11 +147,13 @@ class Server:
     # ------------------------------------------------------------ hearing
     def _hear(self, timeout_s: float | None) -> None:
         """Take what callers say into their inboxes."""
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in self._selector.select(timeout_s if self._leaves_at is None or timeout_s is not None else 0.5):
             if key.fileobj is self._entrance.listener:
                 self._accept()
             elif key.fileobj is not self._wake_in:
                 (key.data or self._receive)(key.fileobj)  # pyright: ignore[reportArgumentType]
+        if self._leaves_at is not None:
+            self._see_off(self._leaves_at)
 
     def _accept(self) -> None:
         sock = self._entrance.accept()
@@ -243,7 +227,7 @@ class Server:
             del inbox[: 4 + size]
         return said
 
-    def look_around(self, batch: _Batch) -> None:
+    def look_around(self, batch: Batch) -> None:
         """In the middle of a long batch: greet new callers, tell waiting ones that they wait for work and not for a corpse, hear of cancelling."""
         self._hear(0.0)
         if batch.sock not in self._inbox:
@@ -265,11 +249,13 @@ class Server:
             for sock in [] if self._stopped else [*self._inbox]:
                 while (said := self._next(sock)) is not None:
                     joiner.ask(sock, said) if type(said) is Ask else joiner.cancel(sock, said.id)
+                    if self.recycling is not None and type(said) is Ask:
+                        self.recycling.worked(len(said.texts))
             self.alarm.wind()
             joiner.turn()
             self.alarm.off()
 
-    def _say(self, sock: socket.socket, frame: Answer | Piece) -> bool:
+    def _say(self, sock: socket.socket, frame: Answer | Piece | Leaving) -> bool:
         """Send a frame; a caller that has gone wants nothing any more."""
         try:
             if sock in self._inbox:
@@ -285,7 +271,7 @@ class Server:
         said = self._next(sock)
         if type(said) is Ask:
             self.alarm.wind(len(said.texts) / self.curve.batch_max)
-            answer = self.answer(_Batch(self, sock, said))
+            answer = self.answer(Batch(self, sock, said))
             self.alarm.off()
             try:
                 if sock in self._inbox:
@@ -293,9 +279,11 @@ class Server:
             except OSError as e:
                 log.warning("a caller was dropped: %s", e)
                 self._drop(sock)
+            if self.recycling is not None:
+                self.recycling.worked(len(said.texts))
         return said is not None
 
-    def answer(self, batch: _Batch) -> Answer:
+    def answer(self, batch: Batch) -> Answer:
         """Predict one batch; when the batch fails, each text alone, so that only the guilty one has an error."""
         start = time.perf_counter()
         ask = batch.ask
@@ -310,14 +298,14 @@ class Server:
             outputs = [self._alone(batch, i, errors, e) for i in range(len(ask.texts))]
         return Answer(ask.id, outputs, errors, (time.perf_counter() - start) * 1000)
 
-    def _predict(self, batch: _Batch, ask: Ask, first: int = 0) -> list[Output]:
+    def _predict(self, batch: Batch, ask: Ask, first: int = 0) -> list[Output]:
         carried = CARRIED.set(ask.traces)
         try:
             return self._predicted(batch, ask, first)
         finally:
             CARRIED.reset(carried)
 
-    def _predicted(self, batch: _Batch, ask: Ask, first: int) -> list[Output]:
+    def _predicted(self, batch: Batch, ask: Ask, first: int) -> list[Output]:
         if self.writes:
             options = [option or _AS_IT_IS for option in ask.options] or [_AS_IT_IS] * len(ask.texts)
             outputs = self.model.generate(ask.texts, options, emit=batch.emitter(first))
@@ -327,7 +315,7 @@ class Server:
             raise Broken("serve.model-failed", model=self.name, kind=f"{len(outputs)} answers for {len(ask.texts)} texts")
         return outputs
 
-    def _alone(self, batch: _Batch, index: int, errors: dict[int, dict[str, Any]], first_error: Exception) -> Output | None:
+    def _alone(self, batch: Batch, index: int, errors: dict[int, dict[str, Any]], first_error: Exception) -> Output | None:
         ask = batch.ask
         one = slice(index, index + 1)
         try:
@@ -361,6 +349,12 @@ def serve(model: Predictor, arguments: Mapping[str, Any]) -> None:
     server = Server(model, entrance, name=name, batch_max=batch_max, budget_s=budget_s, hang_s=hang_s)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
+    signal.signal(signal.SIGUSR1, server.leave)
+    texts, growth = int(arguments.get("recycle_texts", 0)), float(arguments.get("recycle_growth", 0.0))
+    if texts or growth:
+        server.recycling = Recycling(lambda: ask_to_be_replaced(arguments), texts=texts, growth=growth)
+    if arguments.get("succeeds"):
+        say_taken_over(arguments)
     log.info("serving %s: %s", server.name, server.curve)
     server.run()
 
@@ -371,13 +365,36 @@ def main(arguments: dict[str, Any]) -> None:
     Args:
         arguments: ``bundle`` (folder of the unpacked, signed bundle), ``socket``, ``keys`` (folder of trusted public keys),
             ``name`` (what it serves), ``batch_max``, ``hang_s`` (a batch that takes longer without a sign of life ends the process);
-            elsewhere than its callers, ``host`` and ``certificate``.
+            elsewhere than its callers, ``host`` and ``certificate``; ``memory_bytes`` (at most; 0: what the machine has); ``recycle_texts``,
+            ``recycle_growth``, ``supervisor``, ``process`` (see ``recycling``).
 
     Raises:
         Broken: `signature.bad` and whatever else `open_bundle` finds wrong.
+        Conflict: `serve.memory-short`.
     """
     from wenfang.guard.keys import TrustedKeys
     from wenfang.models.bundle import open_bundle
 
-    _, model = open_bundle(Path(arguments["bundle"]), verifier=TrustedKeys(Path(arguments["keys"])))
-    serve(model, arguments)
+    def make() -> Predictor:
+        return open_bundle(Path(arguments["bundle"]), verifier=TrustedKeys(Path(arguments["keys"])))[1]
+
+    serve_within(make, arguments)
+
+
+def serve_within(make: Callable[[], Predictor], arguments: Mapping[str, Any]) -> None:
+    """Make a model under the memory cap of ``arguments`` and serve it.
+
+    Raises:
+        Conflict: `serve.memory-short`.
+    """
+    cap = cap_memory(int(arguments.get("memory_bytes", 0)))
+    try:
+        serve(make(), arguments)
+    except WenfangError as e:
+        if (short := memory_error(e, str(arguments.get("name", "")), cap)) is not None:
+            raise short from e
+        raise
+    except Exception as e:
+        if (short := memory_error(e, str(arguments.get("name", "")), cap)) is not None:
+            raise short from e
+        raise

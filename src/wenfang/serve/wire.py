@@ -13,7 +13,7 @@ from wenfang.core.conversation import Generation
 from wenfang.core.examples import Output
 from wenfang.core.trace import Trace
 
-__all__ = ["Answer", "Ask", "Cancel", "Hello", "Piece"]
+__all__ = ["Answer", "Ask", "Cancel", "Hello", "Leaving", "Piece"]
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -69,6 +69,10 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     errors: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict[int, dict[str, Any]])
     ms: float = 0.0
     """Time in the model."""
+
+
+class Leaving(msgspec.Struct, frozen=True, tag="leaving"):
+    """Another replica listens where this one did: ask nothing new here, hear what was asked to its end, hang up and connect again."""
 
 
 class Piece(msgspec.Struct, frozen=True, tag="piece"):

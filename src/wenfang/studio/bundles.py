@@ -65,7 +65,7 @@ def ask_served(studio: Studio, version: ModelVersion, texts: list[str], texts_b:
         with connect(replica_socket(studio.home.run, version.id, 0), 60.0) as sock:
             recv_frame(sock)
             send_frame(sock, asked)
-            while (reply := recv_frame(sock))["type"] == "piece":
+            while (reply := recv_frame(sock))["type"] != "answer":
                 pass  # a sign of life
     except (OSError, EOFError):
         from wenfang.models.bundle import open_bundle

@@ -127,7 +127,7 @@ def serve_version(studio: Studio, service: Service, version: ModelVersion, probe
     count = max(1, replicas_now(service, version.id, present_table(studio)))
     if studio.runtime is None:
         return count
-    replicas = Replicas(studio, studio.runtime)
+    replicas = Replicas(studio, studio.runtime, service.scaling.resources.memory_bytes if service.scaling else 0)
     known = replicas.routed(version) >= count
     try:
         if service.strategy == "rolling" and studio.roll is not None and not known:

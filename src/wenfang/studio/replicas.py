@@ -10,7 +10,7 @@ from wenfang.core.errors import BY_STATUS, Broken, WenfangError
 from wenfang.core.frames import recv_frame
 from wenfang.core.places import connect
 from wenfang.core.ports import Runtime
-from wenfang.core.records import ModelVersion
+from wenfang.core.records import ModelVersion, Service
 from wenfang.serve.limits import hang_s
 from wenfang.serve.probing import PROBES, probe
 from wenfang.serve.routing import ROUTES_FILE, read_table, replica_socket
@@ -36,12 +36,19 @@ def replica_name(model_version: str, index: int | str) -> str:
 
 
 class Replicas:
-    """Starts replicas in ``runtime``; safe to use from many threads and processes at once."""
+    """Starts replicas in ``runtime``; safe to use from many threads and processes at once.
 
-    def __init__(self, studio: Studio, runtime: Runtime) -> None:
+    Args:
+        studio: whose records and settings.
+        runtime: where they run.
+        memory_bytes: that one may take at most, where no service with its model version says more; 0: as the settings say.
+    """
+
+    def __init__(self, studio: Studio, runtime: Runtime, memory_bytes: int = 0) -> None:
         self.studio = studio
         self.runtime = runtime
         self.run = studio.home.run
+        self.memory_bytes = memory_bytes
 
     def start(self, version: ModelVersion, count: int) -> None:
         """Have ``count`` replicas of ``version`` answering.
@@ -79,7 +86,7 @@ class Replicas:
         """Stop what was started of ``version`` for nothing."""
         count = self.routed(version)
         for name in self.runtime.processes():
-            if name.startswith(replica_name(version.id, "")) and int(name.rpartition("-")[2]) >= count:
+            if name.startswith(replica_name(version.id, "")) and int(name.rpartition("-")[2].rstrip("~")) >= count:
                 self.runtime.stop(name)
 
     def until_gone(self, model_version: str, index: int) -> None:
@@ -88,16 +95,28 @@ class Replicas:
             time.sleep(0.02)
 
     def _ensure(self, version: ModelVersion, index: int, folder: Path) -> None:
+        serve, name = self.studio.settings.serve, replica_name(version.id, index)
         label = f"{version.name}:{version.number}"
         arguments = {
             "bundle": str(folder),
             "socket": str(replica_socket(self.run, version.id, index)),
             "keys": str(self.studio.home.keys),
             "name": label,
-            "batch_max": self.studio.settings.serve.batch_max,
-            "hang_s": hang_s(self.studio.settings.serve.deadline_s),
+            "batch_max": serve.batch_max,
+            "hang_s": hang_s(serve.deadline_s),
+            "memory_bytes": self._memory_bytes(version) or serve.replica_memory_bytes,
+            "recycle_texts": serve.recycle_texts,
+            "recycle_growth": serve.recycle_growth,
+            "supervisor": str(self.run / "supervisor.sock"),
+            "process": name,
         }
-        self.runtime.ensure(replica_name(version.id, index), "wenfang.serve.replica:main", arguments, restart=True)
+        self.runtime.ensure(name, "wenfang.serve.replica:main", arguments, restart=True)
+
+    def _memory_bytes(self, version: ModelVersion) -> int:
+        """What a replica may take: the most that a service with this model version says; 0: none says it."""
+        tables = self.studio.tables
+        mine = {p.key for p in tables.pointers("service") if p.target == version.id}
+        return max([self.memory_bytes, *(s.scaling.resources.memory_bytes for s in tables.find(Service) if s.id in mine and s.scaling)])
 
     def _wait(self, version: ModelVersion, index: int, folder: Path, until: float) -> None:
         name = replica_name(version.id, index)

@@ -246,7 +246,7 @@ class Serving:
         One that was routed and is older than the last switch goes at once, and so does one of an earlier control process. A younger one,
         or one never routed, may belong to a deploy that is not committed yet (in a job's process, say): it has time.
         """
-        idle = {n: p for n, p in running.items() if n.startswith("replica-") and n not in routed and p["state"] not in {"exited", "stopping"}}
+        idle = {n: p for n, p in running.items() if n.startswith("replica-") and n.removesuffix("~") not in routed and p["state"] not in {"exited", "stopping"}}
         self._routed_once |= routed
         born = {n: p.get("started_at") or 0.0 for n, p in idle.items()}
         return {n for n, at in born.items() if at < self._began or (n in self._routed_once and at < self._switched_at) or time.time() - at > STRAY_AFTER_S}

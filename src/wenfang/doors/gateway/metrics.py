@@ -97,6 +97,7 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
     figures = (
         ("wenfang_texts_total", "Texts answered.", "texts"),
         ("wenfang_replica_restarts_total", "Connections to replicas that broke and came back.", "lost"),
+        ("wenfang_replicas_recycled_total", "Replicas that left for a successor.", "recycled"),
         ("wenfang_texts_retried_total", "Texts given to another replica after one died.", "retried"),
         ("wenfang_requests_refused_total", "Requests refused because the queue was full.", "refused"),
         ("wenfang_texts_quarantined_total", "Texts that killed replicas and were quarantined.", "quarantined"),
