@@ -147,3 +147,12 @@ def test_streams_that_ask_nothing_hold_no_stop_up_and_the_port_is_taken_again(pl
         until(lambda: plane.get("/readyz")[0] == 200 and plane.call("stats")["grpc_port"] == port, 20, "the same port again")
         with grpc.insecure_channel(f"127.0.0.1:{port}") as again:
             assert unary(again)(asked(), metadata=WITH_KEY, timeout=10, wait_for_ready=True)
+
+
+def test_a_text_of_a_stream_has_the_time_its_caller_gives(plane, channel):
+    message = Messages().ModelInferRequest.FromString(asked("写" * 2000, "texts"))
+    message.parameters["timeout"].int64_param = 1_000_000
+    told = [*streams(channel)(iter([message.SerializeToString(), asked("一")]), metadata=WITH_KEY, timeout=30)]
+    assert len(told) > 3
+    assert "within 1" in told[-2].error_message
+    assert told[-1].infer_response.outputs[0].contents.bytes_contents[0].decode() == "一"  # the stream goes on

@@ -107,3 +107,16 @@ def test_a_rate_next_to_nothing_is_a_refusal_and_no_fault(rate):
         for _ in range(3):
             flow.admit([owner], 1)
     assert 0 < refused.value.fields["retry_after_s"] <= 86_401
+
+
+def test_buckets_of_those_who_ask_no_more_are_forgotten_and_debts_are_not():
+    clock = Clock()
+    flow = Flow(clock=clock)
+    debtor = ("key", "debtor", Rate(texts_per_s=1.0))
+    flow.admit([debtor], 100_000)
+    for n in range(10_000):
+        clock.now += 0.5
+        flow.admit([("key", f"k{n}", Rate(requests_per_s=10.0))], 1)
+    assert len(flow._buckets) <= 1025
+    with pytest.raises(Busy):
+        flow.admit([debtor], 1)

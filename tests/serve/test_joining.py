@@ -153,3 +153,40 @@ def test_a_replica_that_leaves_writes_what_it_has_begun_and_gets_nothing_new(fol
             pool.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("more", [{}, {"joins": 4}])
+def test_what_was_written_for_one_who_left_is_counted(folder, more):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            pool = Pool("mv", "m:1", [replicas.start("a", task="generation", token_ms=20, **more)], Limits())
+            assert await pool.until_ready(20)
+            left = []
+            ticket = pool.submit(["x" * 400], 1, lambda _: None, options=Generation())
+            ticket.left_behind = left.append
+            while not any(link.sent for link in pool._links()):
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
+            ticket.cancel()
+            while not left:
+                await asyncio.sleep(0.02)
+            assert 2 <= left[0] < 200
+            pool.close()
+
+    run(scenario())
+
+
+def test_a_caller_that_waits_so_long_waits_no_longer_whatever_it_hears(folder):
+    async def scenario():
+        with Replicas(folder) as replicas:
+            pool = Pool("mv", "m:1", [replicas.start("a", task="generation", token_ms=20)], Limits())
+            assert await pool.until_ready(20)
+            ended, pieces = asyncio.get_running_loop().create_future(), []
+            start = time.monotonic()
+            pool.submit(["x" * 1000], 1, ended.set_result, options=Generation(), on_piece=lambda i, p: pieces.append(p), deadline_s=1.0)
+            error = (await ended).error
+            assert (error.code, error.fields["deadline_s"]) == ("serve.deadline-passed", 1.0)
+            assert time.monotonic() - start < 10 and pieces
+            pool.close()
+
+    run(scenario())

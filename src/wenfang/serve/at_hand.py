@@ -40,6 +40,8 @@ class Batch:
         self.cancelled = False
         self.written: set[int] = set()
         """Texts of which pieces are out: they cannot be tried again."""
+        self.told = [0] * len(ask.texts)
+        """Pieces of each text, whoever heard them."""
         self._server = server
         self._streamed = frozenset(ask.stream)
         self._said_at = self._looked_at = self._wound_at = time.perf_counter()
@@ -52,6 +54,8 @@ class Batch:
             if now - self._wound_at > LOOK_AROUND_S:
                 self._wound_at = now
                 self._server.alarm.wind()
+            if text:
+                self.told[index] += 1
             wanted = text and index in self._streamed
             if wanted or now - self._said_at > SIGN_OF_LIFE_S:
                 self._said_at = now

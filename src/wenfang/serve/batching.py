@@ -6,6 +6,7 @@ of their own would. There is no timer: nobody waits for company.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ class Ticket:
         done: called once, when all answers are there or the first error is.
     """
 
-    __slots__ = ("deadline", "done", "error", "left", "on_piece", "options", "outputs", "over", "pairs", "started", "top_k", "traced", "written")
+    __slots__ = ("deadline", "done", "ends_at", "error", "left", "left_behind", "on_piece", "options", "outputs", "over", "pairs", "started", "top_k", "traced", "written")
 
     def __init__(self, n: int, top_k: int, started: float, deadline: float, done: Callable[[Ticket], None]) -> None:
         self.top_k = top_k
@@ -48,12 +49,20 @@ class Ticket:
         self.pairs = False
         self.options: Generation | None = None
         """What is asked of generation; its deadline counts from the last sign of life."""
+        self.ends_at = math.inf
+        """Its caller waits no longer, whatever it hears."""
+        self.left_behind: Callable[[int], None] | None = None
+        """Told how many tokens were read and written when its caller has left in the middle."""
         self.on_piece: Callable[[int, str], None] | None = None
         """Wants (index of the text, piece) as they come."""
         self.traced: Traced | None = None
         """Wants to know what became of it, and goes to the replica with its texts."""
         self.written = False
         """A piece is out: what comes again would stand there twice."""
+
+    def lives(self, deadline: float) -> None:
+        """A sign of life: wait until then."""
+        self.deadline = min(deadline, self.ends_at)
 
     def piece(self, index: int, text: str) -> None:
         """A piece of one text is there."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .batching import Ticket
 
 __all__ = ["PoolFigures"]
@@ -61,6 +63,15 @@ class PoolFigures:
         """Requests with such a text."""
         self.cancelled = 0
         """Batches of generation that were stopped because nobody wanted them any more."""
+
+    def answered(self, size: int, ms: float) -> None:
+        """A batch of ``size`` texts is answered; ``ms`` in the model."""
+        self.texts += size
+        self.batches += 1
+        self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
+        self.batch_ms[size] = self.batch_ms.get(size, 0.0) + ms
+        self.model_ms += ms
+        self.last_at = time.time()
 
     def ended(self, ticket: Ticket, now: float) -> None:
         """A request is over; ``now`` on the loop's clock."""

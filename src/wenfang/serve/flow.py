@@ -18,6 +18,8 @@ __all__ = ["Flow", "Owner", "Rate"]
 
 BURST_S = 2.0
 """A bucket holds what its rate brings in this time, but at least one request."""
+KEPT_MIN = 1024
+"""So many buckets may be kept before those that hold no debt are dropped."""
 LONGEST_S = 86_400.0
 """Nobody is told to wait longer: a rate may be next to nothing."""
 
@@ -66,6 +68,7 @@ class Flow:
         self._share = share
         self._clock = clock
         self._buckets: dict[tuple[str, str, str], _Bucket] = {}
+        self._kept_max = KEPT_MIN
 
     def admit(self, owners: Sequence[Owner], texts: int) -> None:
         """Let a request of B texts in, and have it pay.
@@ -76,6 +79,8 @@ class Flow:
         Cost: about a microsecond for each limit.
         """
         now = self._clock()
+        if len(self._buckets) >= self._kept_max:
+            self._forget(now)
         paying: list[tuple[_Bucket, float]] = []
         for kind, name, rate in owners:
             for what, per_s, cost in (("requests", rate.requests_per_s, 1.0), ("texts", rate.texts_per_s, float(texts)), ("tokens", rate.tokens_per_s, 0.0)):
@@ -105,3 +110,10 @@ class Flow:
         else:
             bucket.fill(rate, now)
         return bucket
+
+    def _forget(self, now: float) -> None:
+        """Drop buckets that are full again: a new one would be no different. Those of keys that are no more go this way too."""
+        for bucket in self._buckets.values():
+            bucket.fill(bucket.rate, now)
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.level < bucket.full}
+        self._kept_max = max(KEPT_MIN, 2 * len(self._buckets))

@@ -62,6 +62,8 @@ class _Question:
         self.left = len(ask.texts)
         self.ms = 0.0
         self.said_at = time.perf_counter()
+        self.told = [0] * len(ask.texts)
+        """Pieces of each text, whoever heard them."""
         self.streamed = frozenset(ask.stream)
 
 
@@ -191,7 +193,7 @@ class Joiner:
     # ------------------------------------------------------------ telling
     def _answer(self, question: _Question) -> None:
         self._forget(question)
-        self._say(question.sock, Answer(question.ask.id, question.outputs, question.errors, question.ms))
+        self._say(question.sock, Answer(question.ask.id, question.outputs, question.errors, question.ms, question.told if question.left else []))
 
     def _forget(self, question: _Question) -> None:
         self._questions.pop((question.sock, question.ask.id), None)
@@ -206,6 +208,7 @@ class Joiner:
 
     def _tell(self, text: _Text, piece: str) -> None:
         question = text.question
+        question.told[text.index] += bool(piece)
         if piece and text.index in question.streamed:
             text.written = True
             question.said_at = time.perf_counter()

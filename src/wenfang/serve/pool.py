@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-import time
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -181,17 +181,12 @@ class Pool:
             self._free.append(replica)
         if self.waiting:
             self._dispatch()  # before the answers are written: the replica must not wait for us
-        figures = self.figures
-        size = len(batch)
-        figures.texts += size
-        figures.batches += 1
-        figures.batch_sizes[size] = figures.batch_sizes.get(size, 0) + 1
-        figures.batch_ms[size] = figures.batch_ms.get(size, 0.0) + answer.ms
-        figures.model_ms += answer.ms
-        figures.last_at = time.time()
+        self.figures.answered(len(batch), answer.ms)
         for i, (item, output) in enumerate(zip(batch, answer.outputs, strict=True)):
             if item.attempts:
                 self.quarantine.clear(digest_of(item.text, item.text_b, item.ticket.options))
+            if item.ticket.left_behind is not None and item.ticket.over:
+                item.ticket.left_behind(sum(answer.told[i : i + 1]) if output is None else (output.tokens_in or 0) + (output.tokens_out or 0))
             if output is not None:
                 item.answer(output)
                 if self.sharing is not None:
@@ -211,7 +206,7 @@ class Pool:
         """Hand a piece out. It is a sign of life for the whole batch."""
         deadline = now + self.limits.deadline_s
         for item in batch:
-            item.ticket.deadline = deadline
+            item.ticket.lives(deadline)
         item = batch[piece.index]
         item.ticket.piece(item.index, piece.text)
 
@@ -276,7 +271,7 @@ class Pool:
                 item.attempts = int(item.index in suspects)
         self._door.turns.line_up(waiting, items, owner, rank)
         if options is not None:
-            ticket.options, ticket.on_piece = options, on_piece
+            ticket.options, ticket.on_piece, ticket.ends_at = options, on_piece, now + (math.inf if deadline_s is None else deadline_s)
             self._writing.append(ticket)
         else:
             heapq.heappush(self._tickets, (ticket.deadline, next(self._numbers), ticket))
@@ -353,7 +348,7 @@ class Pool:
     def _too_late(self, ticket: Ticket) -> None:
         if not ticket.over:
             self.figures.late += 1
-            wait_s = self.limits.deadline_s if ticket.options is not None else round(ticket.deadline - ticket.started, 3)
+            wait_s = round(min(self.limits.deadline_s if ticket.options is not None else ticket.deadline - ticket.started, ticket.ends_at - ticket.started), 3)
             ticket.fail(Busy("serve.deadline-passed", model=self.version, deadline_s=wait_s, retry_after_s=self.retry_after_s()))
 
     # ------------------------------------------------------------ the end

@@ -292,7 +292,7 @@ class Server:
         try:
             outputs = [*self._predict(batch, ask)]
         except Cancelled:
-            outputs = [None] * len(ask.texts)
+            return Answer(ask.id, [None] * len(ask.texts), errors, (time.perf_counter() - start) * 1000, batch.told)
         except Exception as e:  # whatever a model raises: the replica lives on and the callers are told
             log.exception("a batch of %d failed, trying one by one%s", len(ask.texts), _of_traces(ask))
             outputs = [self._alone(batch, i, errors, e) for i in range(len(ask.texts))]

@@ -69,6 +69,8 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     errors: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict[int, dict[str, Any]])
     ms: float = 0.0
     """Time in the model."""
+    told: list[int] = []
+    """Of a batch that was cancelled in the middle: pieces written of each text, about its tokens."""
 
 
 class Leaving(msgspec.Struct, frozen=True, tag="leaving"):

@@ -26,6 +26,7 @@ class Writing:
         spent: told once how many tokens it took; what nobody heard to its end counts by its pieces.
         owner: who asks.
         rank: class of priority.
+        deadline_s: how long its caller will wait for the whole, if not for ever.
         traced: wants to know what became of it.
 
     Raises:
@@ -41,6 +42,7 @@ class Writing:
         *,
         owner: str = "",
         rank: int = RANKS["online"],
+        deadline_s: float | None = None,
         traced: Traced | None = None,
     ) -> None:
         self._spent = spent
@@ -51,7 +53,7 @@ class Writing:
         self._event = asyncio.Event()
         self._over = False
         self._pool = pool
-        self._ticket = pool.submit(texts, 1, self._done, options=options, on_piece=self._heard, owner=owner, rank=rank)
+        self._ticket = pool.submit(texts, 1, self._done, options=options, on_piece=self._heard, owner=owner, rank=rank, deadline_s=deadline_s)
         self._ticket.traced = traced
 
     def _heard(self, index: int, text: str) -> None:

@@ -120,6 +120,8 @@ class Desk:
         try:
             await answered
         except asyncio.CancelledError:  # the client has gone: its texts are not worth a batch
+            if owners and options is not None:
+                ticket.left_behind = lambda tokens: self.flow.charge(owners, tokens)  # what was written until then is paid
             ticket.cancel()
             raise
         now = self._loop.time()
@@ -132,7 +134,9 @@ class Desk:
             self.flow.charge(owners, sum([(o.tokens_in or 0) + (o.tokens_out or 0) for o in ticket.outputs]))
         return ticket.outputs, model
 
-    async def write(self, request: Request, name: str, texts: Sequence[str], options: Generation) -> tuple[Writing, RoutedModel]:
+    async def write(
+        self, request: Request, name: str, texts: Sequence[str], options: Generation, *, deadline_s: float | None = None, rank: int | None = None
+    ) -> tuple[Writing, RoutedModel]:
         """Ask a service of the task generation or chat to write, and hear it piece by piece. Returns when the first piece is there.
 
         Raises:
@@ -146,7 +150,8 @@ class Desk:
         owners = self._owners(request, name)
         if owners:
             self.flow.admit(owners, len(texts))
-        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens), owner=asker(request), rank=rank_of(request), traced=request.traced)
+        rank = rank_of(request) if rank is None else rank
+        writing = Writing(pool, texts, options, lambda tokens: self.flow.charge(owners, tokens), owner=asker(request), rank=rank, deadline_s=deadline_s, traced=request.traced)
         await writing.begun()
         return writing, model
 

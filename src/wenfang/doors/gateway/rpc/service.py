@@ -206,8 +206,8 @@ class Service:
         texts, _ = columns(_tensors(asked))
         if len(texts) != 1:
             raise Invalid("gateway.bad-tensor", reason=f"{len(texts)} texts in one request of a stream that writes; one is right")
-        options = asked_of(_plain(asked.parameters), model).options
-        writing, model = await self._desk.write(request, asked.model_name, texts, options or Generation())
+        given = asked_of(_plain(asked.parameters), model)
+        writing, model = await self._desk.write(request, asked.model_name, texts, given.options or Generation(), deadline_s=given.deadline_s, rank=given.rank)
         try:
             async for heard in writing:
                 for _, piece in heard:
