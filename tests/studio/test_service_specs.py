@@ -83,8 +83,11 @@ def test_single_fields_change_and_the_rest_stays(studio, faq):
     scaled = run(studio, "service.scale", service="faq", down_s=5, min=0)
     assert scaled.scaling.model_dump(exclude_defaults=True) == {"min": 0, "max": 1, "target": {"busy": 0.5}, "cooldown": {"down_s": 5.0}}
     assert refused(studio, Conflict, "service.deploy", service="faq", model_version="faq:1", replicas=2).code == "scaling.replicas-of-elastic"
+    run(studio, "service.scale", service="faq", idle_s=7)
+    assert refused(studio, Invalid, "service.scale", service="faq", min=1, idle_s=9).code == "scaling.never-zero"
+    assert run(studio, "service.scale", service="faq", min=1).scaling.idle_s == 300  # what was said of none is forgotten with it
     fixed = run(studio, "service.scale", service="faq", replicas=3)
-    assert fixed.scaling is None and fixed.service.replicas == 3 and fixed.revision == 3
+    assert fixed.scaling is None and fixed.service.replicas == 3 and fixed.revision == 5
     assert "replicas = 3" in run(studio, "service.spec", service="faq").toml
 
 

@@ -34,6 +34,8 @@ class Admission:
     def __init__(self, version: str, limits: tuple[int, int, float], figures: PoolFigures, curves: Callable[[], list[CostCurve]], now: float) -> None:
         self.turns = Turns()
         self.pressure = Pressure(now)
+        self.grows = False
+        """More replicas may come: a queue that stands is what calls them, not yet overload."""
         self._version = version
         self._batch_max, self._queue_max, self._wait_s = limits
         self._figures = figures
@@ -60,7 +62,7 @@ class Admission:
             if full or len(waiting) + n > 2 * most:
                 self._figures.refused += 1
                 raise Busy("serve.queue-full", model=self._version, waiting=len(waiting), max=most, retry_after_s=self.retry_after_s(waiting))
-        if waiting and self.pressure.stands(now) and self._stands_too_long(waiting, ahead) and self.turns.share_left(waiting, owner) < n:
+        if waiting and not self.grows and self.pressure.stands(now) and self._stands_too_long(waiting, ahead) and self.turns.share_left(waiting, owner) < n:
             self._figures.refused += 1
             raise Busy("serve.overloaded", model=self._version, wait_s=self._wait_s, retry_after_s=self.retry_after_s(waiting))
 

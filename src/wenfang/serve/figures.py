@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections.abc import Iterable
 
 from .batching import Ticket
 
-__all__ = ["PoolFigures"]
+__all__ = ["WAIT_BOUNDS_MS", "PoolFigures"]
+
+WAIT_BOUNDS_MS = tuple(round(1.25**i, 3) for i in range(48))
+"""Upper bounds of the classes in which waiting is counted; the last is about 36 s."""
 
 
 class PoolFigures:
     """Plain counters, read by whoever shows them."""
 
     __slots__ = (
+        "asked",
         "batch_ms",
         "batch_sizes",
         "batches",
+        "busy_s",
         "cancelled",
         "failed",
         "failed_ms",
@@ -32,9 +39,16 @@ class PoolFigures:
         "retried",
         "texts",
         "turned_away",
+        "waits",
     )
 
     def __init__(self) -> None:
+        self.asked = 0
+        """Texts that needed a replica, whatever came of them."""
+        self.busy_s = 0.0
+        """Sum over replicas of the time in which they had work, as far as it is over."""
+        self.waits = [0] * (len(WAIT_BOUNDS_MS) + 1)
+        """Texts by how long they waited for a replica."""
         self.texts = 0
         self.batches = 0
         self.batch_sizes: dict[int, int] = {}
@@ -72,6 +86,13 @@ class PoolFigures:
         self.batch_ms[size] = self.batch_ms.get(size, 0.0) + ms
         self.model_ms += ms
         self.last_at = time.time()
+
+    def waited(self, waits_ms: Iterable[float]) -> None:
+        """Texts went to a replica after waiting so long."""
+        waits = self.waits
+        for ms in waits_ms:
+            self.queue_ms += ms
+            waits[bisect_left(WAIT_BOUNDS_MS, ms)] += 1
 
     def ended(self, ticket: Ticket, now: float) -> None:
         """A request is over; ``now`` on the loop's clock."""

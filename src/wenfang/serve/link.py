@@ -88,6 +88,8 @@ class Link(asyncio.Protocol):
         self.sent: dict[int, Sent] = {}
         self.sent_at = 0.0
         """When the oldest batch went out, or the last sign of life."""
+        self.busy_since = 0.0
+        """When it had nothing, last."""
         self.answered = 0
         self._id = 0
         self._inbox = bytearray()
@@ -160,8 +162,8 @@ class Link(asyncio.Protocol):
         self._id += 1
         now = self.pool.loop.time()
         if not self.sent:
-            self.sent_at = now
-        self.pool.figures.queue_ms += 1000 * sum([now - item.ticket.started for item in batch])
+            self.sent_at = self.busy_since = now
+        self.pool.figures.waited([1000 * (now - item.ticket.started) for item in batch])
         first = batch[0].ticket
         pairs = [item.text_b for item in batch] if first.pairs else []
         ask = Ask(self._id, [item.text for item in batch], max([item.ticket.top_k for item in batch]), pairs)
@@ -228,6 +230,8 @@ class Link(asyncio.Protocol):
             return
         del self.sent[answer.id]
         self.sent_at = self.pool.loop.time()
+        if not self.sent:
+            self.pool.figures.busy_s += self.sent_at - self.busy_since
         self.answered += len(sent.batch)
         for traced, item in zip(sent.traced, sent.batch, strict=False):
             if traced is not None:

@@ -76,6 +76,8 @@ class Pool:
         self._replicas: dict[str, Link] = {}
         self._leaving: set[Link] = set()
         """Not of the routing table any more, and not done yet."""
+        self.stranded: asyncio.Event | None = None
+        """Set when a text comes and there is no replica, nor shall be one by the table."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper = self.loop.create_task(self._sweep())
         self.set_sockets(sockets)
@@ -98,6 +100,10 @@ class Pool:
                 replica = self._replicas[path] = Link(self, path)
                 self._tasks[path] = self.loop.create_task(replica.stay_connected())
 
+    def expect_more(self, grows: bool) -> None:
+        """Whether more replicas may come: then a queue may stand until they are there."""
+        self._door.grows = grows
+
     def _links(self) -> list[Link]:
         return [*self._replicas.values(), *self._leaving]
 
@@ -109,8 +115,24 @@ class Pool:
         """Replicas that said hello."""
         return sum(r.hello is not None for r in self._replicas.values())
 
+    @property
+    def answers(self) -> bool:
+        """Whether a replica is ready, or none is meant to be before somebody asks."""
+        return not self._replicas or self.ready > 0
+
+    @property
+    def in_flight(self) -> int:
+        """Texts that are with replicas."""
+        return sum(r.in_flight for r in self._links())
+
+    def working_s(self, now: float) -> float:
+        """Of what replicas have now: how long they have had work, together."""
+        return sum(now - r.busy_since for r in self._links() if r.sent)
+
     async def until_ready(self, timeout_s: float) -> bool:
-        """Wait until at least one replica is ready; whether one is."""
+        """Wait until at least one replica is ready; whether one is, or none is meant to be."""
+        if not self._replicas:
+            return True
         try:
             await asyncio.wait_for(self._some_ready.wait(), timeout_s)
         except TimeoutError:
@@ -254,6 +276,7 @@ class Pool:
         if not waiting:
             self._door.pressure.empty(now)
         if n:
+            self.figures.asked += n
             self._door.let_in(waiting, n, (owner, rank), now)
         wait_s = self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s)
         ticket = Ticket(len(texts), top_k, now, now + wait_s, done)
@@ -277,6 +300,8 @@ class Pool:
             heapq.heappush(self._tickets, (ticket.deadline, next(self._numbers), ticket))
         if self._free:
             self._dispatch_soon()
+        elif not self._replicas and self.stranded is not None:
+            self.stranded.set()
         return ticket
 
     def _suspects(self, texts: Sequence[str], texts_b: Sequence[str], options: Generation | None) -> list[int]:
@@ -391,7 +416,7 @@ class Pool:
             "ready": self.ready,
             "leaving": len(self._leaving),
             "waiting": len(self.waiting),
-            "in_flight": sum(r.in_flight for r in self._links()),
+            "in_flight": self.in_flight,
             "rate_per_s": round(self._door.pressure.rate_per_s, 1),
             "quarantined": len(self.quarantine),
             "batch_max": max([c.batch_max for c in self._curves()], default=0),

@@ -28,11 +28,12 @@ from wenfang.core.trace import CARRIED
 
 from .alarm import Alarm
 from .at_hand import Batch
-from .costs import CostCurve, measure
+from .costs import CostCurve
 from .entrance import Entrance, read_some
 from .joining import SLOTS, Joiner
 from .memory import cap_memory, memory_error
 from .recycling import Recycling, ask_to_be_replaced, say_taken_over
+from .remembering import measured_once
 from .wire import Answer, Ask, Cancel, Hello, Leaving, Piece
 
 __all__ = ["Predictor", "Server", "main", "serve"]
@@ -73,16 +74,19 @@ class Server:
         name: what it serves, said in ``hello``.
         batch_max: texts in one batch at most; measured down.
         budget_s: for measuring the cost curve.
+        curve: file in which the cost curve is kept; None: it is measured.
         hang_s: after which a batch without a sign of life ends the process; 0: it may take for ever.
     """
 
-    def __init__(self, model: Predictor, entrance: Callable[[], Entrance], *, name: str, batch_max: int = 8, budget_s: float = 1.5, hang_s: float = 0.0) -> None:
+    def __init__(
+        self, model: Predictor, entrance: Callable[[], Entrance], *, name: str, batch_max: int = 8, budget_s: float = 1.5, hang_s: float = 0.0, curve: Path | None = None
+    ) -> None:
         self.model = model
         self.name = name
         self.alarm = Alarm(max(hang_s, float(getattr(model, "silent_s", 0.0))) if hang_s else 0.0)
         self.writes = model.task in {"generation", "chat"}
         at_once: int | None = getattr(model, "at_once", None)
-        self.curve = CostCurve(0.0, 0.0, at_once) if at_once else measure(self._sample, batch_max=batch_max, budget_s=budget_s)
+        self.curve = CostCurve(0.0, 0.0, at_once) if at_once else measured_once(self._sample, batch_max=batch_max, budget_s=budget_s, path=curve)
         self._selector = selectors.DefaultSelector()
         self._inbox: dict[socket.socket, bytearray] = {}
         self._decoder = msgspec.msgpack.Decoder(Ask | Cancel)
@@ -346,7 +350,7 @@ def serve(model: Predictor, arguments: Mapping[str, Any]) -> None:
 
     name, batch_max = str(arguments.get("name", "")), int(arguments.get("batch_max", 8))
     budget_s, hang_s = float(arguments.get("budget_s", 1.5)), float(arguments.get("hang_s", 0.0))
-    server = Server(model, entrance, name=name, batch_max=batch_max, budget_s=budget_s, hang_s=hang_s)
+    server = Server(model, entrance, name=name, batch_max=batch_max, budget_s=budget_s, hang_s=hang_s, curve=Path(arguments["curve"]) if arguments.get("curve") else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.stop)
     signal.signal(signal.SIGUSR1, server.leave)
@@ -364,7 +368,7 @@ def main(arguments: dict[str, Any]) -> None:
 
     Args:
         arguments: ``bundle`` (folder of the unpacked, signed bundle), ``socket``, ``keys`` (folder of trusted public keys),
-            ``name`` (what it serves), ``batch_max``, ``hang_s`` (a batch that takes longer without a sign of life ends the process);
+            ``name`` (what it serves), ``batch_max``, ``curve`` (file in which replicas of one model version keep what a batch takes), ``hang_s`` (a batch that takes longer without a sign of life ends the process);
             elsewhere than its callers, ``host`` and ``certificate``; ``memory_bytes`` (at most; 0: what the machine has); ``recycle_texts``,
             ``recycle_growth``, ``supervisor``, ``process`` (see ``recycling``).
 

@@ -44,6 +44,8 @@ class Router:
         self.table = RoutingTable(epoch=-1)
         self._pools: dict[str, Pool] = {}
         self._draining: set[asyncio.Task[None]] = set()
+        self.stranded = asyncio.Event()
+        """A text came for which there is no replica, by intention; whoever starts them clears it."""
         self._turn = asyncio.Lock()
 
     @property
@@ -53,8 +55,8 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """A table is there and every service has a replica that answers."""
-        return self.table.epoch >= 0 and all(self._pools[s.model].ready for s in self.table.services.values())
+        """A table is there and every service has a replica that answers, or none by intention."""
+        return self.table.epoch >= 0 and all(self._pools[s.model].answers for s in self.table.services.values())
 
     async def load(self, *, wait_s: float = 10.0, drain: bool = False) -> int:
         """Read the file and let its table become the present one; returns the epoch. From then on nothing new goes by the old one.
@@ -80,6 +82,7 @@ class Router:
         fresh = {m: Pool(m, table.models[m].version, table.models[m].sockets, self.limits, self.cache) for m in used if m not in self._pools}
         for pool in fresh.values():
             pool.on_quarantine = self.on_quarantine
+            pool.stranded = self.stranded
         if wanted := fresh.keys() & asked:
             await asyncio.gather(*(fresh[m].until_ready(wait_s) for m in wanted))
         kept = {m: pool for m, pool in self._pools.items() if m in used}
@@ -88,6 +91,8 @@ class Router:
         left = [pool for m, pool in self._pools.items() if m not in kept]
         self._pools = kept | fresh
         self.table = table
+        for m, pool in self._pools.items():
+            pool.expect_more(table.models[m].grows)
         for work in [*(pool.drain() for pool in left), *(_finished(pool, all_of_it=m in before - asked) for m, pool in kept.items())]:
             task = asyncio.get_running_loop().create_task(work)
             self._draining.add(task)

@@ -32,6 +32,8 @@ class RoutedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: list[str] = []
     warm: bool = False
     """Nobody asks it now, but somebody may in an instant: its replicas stay connected."""
+    grows: bool = False
+    """More replicas may come: a queue that stands is no overload yet."""
 
 
 class RoutedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from wenfang.core.operation import OPERATIONS, Operation
 
 __all__ = ["operations"]
 
-NOT_OPERATIONS = {"app", "doctor", "manifests", "names", "queue", "serving", "teaching", "wiring", "work"}
+NOT_OPERATIONS = {"app", "autoscaler", "doctor", "manifests", "names", "queue", "serving", "teaching", "wiring", "work"}
 
 
 def operations() -> dict[str, Operation]:

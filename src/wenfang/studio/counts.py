@@ -12,7 +12,7 @@ from wenfang.serve.windows import bounds_at
 
 from .app import Studio
 
-__all__ = ["present_table", "replicas_now"]
+__all__ = ["Counts", "may_grow", "present_table", "replicas_now"]
 
 
 def present_table(studio: Studio) -> RoutingTable:
@@ -23,20 +23,33 @@ def present_table(studio: Studio) -> RoutingTable:
         return RoutingTable(epoch=0)
 
 
-def replicas_now(service: Service, version: str, table: RoutingTable, counts: Mapping[str, int] | None = None) -> int:
-    """How many replicas a service has with a model version, or shall begin with, within the bounds that hold now.
+Counts = Mapping[str, tuple[str, int, int]]
+"""By id of the service: the model version, how many replicas of it the autoscaler wants, and how many it may have now."""
+
+
+def replicas_now(service: Service, version: str, table: RoutingTable, counts: Counts | None = None) -> int:
+    """How many replicas a service has with a model version, or shall begin with within the bounds that hold now.
 
     Args:
         service: its record.
         version: id of the model version.
         table: the present one.
-        counts: by id of the service, where somebody knows better than the table.
+        counts: the autoscaler's, where it runs.
     """
     if service.scaling is None:
         return service.replicas
+    decided_for, decided, _ = (counts or {}).get(service.id, ("", 0, 0))
+    if decided_for == version:
+        return decided
     bounds = bounds_at(service.scaling, now())
     routed = table.services.get(service.name)
     if routed is None:
         return max(bounds.min, 1)
-    count = (counts or {}).get(service.id, len(table.models[routed.model].sockets))
+    count = len(table.models[routed.model].sockets)
     return max(bounds.min, min(bounds.max, count if routed.model == version else max(count, 1)))
+
+
+def may_grow(service: Service, version: str, counts: Counts) -> bool:
+    """Whether the autoscaler may have more replicas of this version answer for the service than it wants now."""
+    decided_for, decided, most = counts.get(service.id, ("", 0, 0))
+    return service.scaling is not None and decided_for == version and decided < most

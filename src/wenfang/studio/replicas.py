@@ -103,6 +103,7 @@ class Replicas:
             "keys": str(self.studio.home.keys),
             "name": label,
             "batch_max": serve.batch_max,
+            "curve": str(self.run / f"{version.id}.curve.json"),
             "hang_s": hang_s(serve.deadline_s),
             "memory_bytes": self._memory_bytes(version) or serve.replica_memory_bytes,
             "recycle_texts": serve.recycle_texts,

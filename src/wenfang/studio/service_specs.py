@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from pydantic import Field
@@ -11,17 +10,17 @@ from wenfang.core.errors import Conflict, Invalid, NotFound
 from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.records import ModelVersion, Service
 from wenfang.core.scaling import Scaling
-from wenfang.core.settings import Settings
-from wenfang.serve.affording import Machine, check_scaling
+from wenfang.serve.affording import check_scaling
 
 from .app import Studio
 from .deploying import deployed
+from .machine import machine_of
 from .names import ProjectName, check_project
 from .references import find_version
 from .service_file import TEXT_MAX, read_scaling, read_service_file, write_service_file
 from .services import Deployed, OneService, deploy_version, find_service, serve_version, shown_service
 
-__all__ = ["machine_of"]
+__all__: list[str] = []
 
 FLAGS = {
     "min": ("min",), "max": ("max",), "idle_s": ("idle_s",), "cold_start_s": ("cold_start_s",),
@@ -74,13 +73,6 @@ class WrittenService(Answer):
     toml: str
 
 
-def machine_of(settings: Settings) -> Machine:
-    """What this process may use, and what it costs by the settings."""
-    import psutil
-
-    return Machine(len(os.sched_getaffinity(0)), psutil.virtual_memory().total, settings.price.core_hour, settings.price.gigabyte_hour)
-
-
 @operation("service.apply", permission="service:write", http="POST /api/v1/services/apply")
 def apply_service(studio: Studio, request: ApplyService) -> Applied:
     """Make a service what its file says: model version, replicas or their bounds and target, rate; what the file leaves out has its default."""
@@ -120,6 +112,9 @@ def scale_service(studio: Studio, request: ScaleService) -> Applied:
         for table in tables:
             part = part.setdefault(table, {})
         part[key] = value
+    if request.min and all(window["min"] for window in tree.get("windows", [])):  # what was said of none means nothing any more, unless it is said now
+        for name in {"idle_s", "cold_start_s"} - given.keys():
+            tree.pop(name, None)
     scaling = read_scaling(tree)
     check_scaling(scaling, machine_of(studio.settings))
     return _changed(studio, service, {"scaling": scaling})

@@ -56,8 +56,8 @@ class Serving:
         self.run = studio.home.run
         self._lock = threading.Lock()
         self._table = present_table(studio)
-        self.counts: dict[str, int] = {}
-        """Replicas by id of the service, where the autoscaler has said it; else the routing table knows."""
+        self.counts: dict[str, tuple[str, int, int]] = {}
+        """The autoscaler's; where it has said nothing, the routing table knows."""
         self._routed_once: set[str] = set()
         self._began = self._switched_at = time.time()
         self._settled = False

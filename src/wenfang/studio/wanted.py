@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import takewhile
+
+import msgspec
 
 from wenfang.core.ids import now
 from wenfang.core.records import ApiKey, ModelVersion, Project, Service
@@ -13,23 +14,24 @@ from wenfang.serve.interface import LABELS_LISTED
 from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket
 
 from .app import Studio
-from .counts import replicas_now
+from .counts import Counts, may_grow, replicas_now
 
 __all__ = ["routed_model", "wanted_table"]
 
 
-def wanted_table(studio: Studio, present: RoutingTable, counts: Mapping[str, int]) -> RoutingTable:
+def wanted_table(studio: Studio, present: RoutingTable, counts: Counts) -> RoutingTable:
     """The table the records ask for.
 
     Args:
         studio: whose records.
         present: the table that holds now; its epoch is kept.
-        counts: replicas by id of the service, where they follow the load.
+        counts: of replicas, where they follow the load.
     """
     tables = studio.tables
     services: dict[str, RoutedService] = {}
     models: dict[str, RoutedModel] = {}
     targets = {p.key: p.target for p in tables.pointers("service")}
+    growing: set[str] = set()
     for service in tables.find(Service):
         version = tables.get(ModelVersion, targets.get(service.id, ""))
         if version is None:
@@ -38,7 +40,10 @@ def wanted_table(studio: Studio, present: RoutingTable, counts: Mapping[str, int
         if service.keep_warm_s and (before := _warm(studio, service)) is not None:
             count = len(present.models[before.id].sockets) if before.id in present.models else service.replicas
             models[before.id] = routed_model(studio, before, count, models.get(before.id), warm=True)
+        if may_grow(service, version.id, counts):
+            growing.add(version.id)
         services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
+    models |= {id: msgspec.structs.replace(models[id], grows=True) for id in growing}
     return RoutingTable(epoch=present.epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
 
 

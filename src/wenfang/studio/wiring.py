@@ -26,6 +26,7 @@ from wenfang.stores.remote import RemoteTables
 from wenfang.stores.served import TablesServer, serve_tables
 
 from .app import Studio
+from .autoscaler import Autoscaler
 from .health import Health
 from .keys import make_key
 from .noticing import Noticing
@@ -122,6 +123,7 @@ class Control:
     studio: Studio
     serving: Serving
     runner: JobRunner
+    autoscaler: Autoscaler
     server: TablesServer
     health: Health
     stop: threading.Event = field(default_factory=threading.Event)
@@ -131,6 +133,7 @@ class Control:
         self.serving.clean_cache()
         noticing, ticks = Noticing(self.studio.home.run, self.studio.tables), 0
         self.health.start()
+        threading.Thread(target=self.autoscaler.run, args=(self.stop,), name="autoscaler", daemon=True).start()
         while not self.stop.is_set():
             try:
                 self.runner.tick()
@@ -159,8 +162,9 @@ def open_control(home: Home, settings: Settings) -> Control:
     runtime = _runtime(home, settings)
     studio.runtime = runtime
     serving = Serving(studio, runtime)
-    studio.settle, studio.roll = serving.settle, serving.roll
+    autoscaler = Autoscaler(studio, serving)
+    studio.settle, studio.roll = autoscaler.settle, serving.roll
     path: Path = home.run / "studio.sock"
     serve = settings.serve
     health = Health(serving.paths, serving.replace, every_s=serve.probe_every_s, patience_s=max(1.0, serve.deadline_s / 2))
-    return Control(studio, serving, JobRunner(studio, runtime), serve_tables(tables, path), health)
+    return Control(studio, serving, JobRunner(studio, runtime), autoscaler, serve_tables(tables, path), health)

@@ -134,6 +134,11 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
     if op.name == "service.spec":
         click.echo(answer.model_dump()["toml"], nl=False)
         return
+    if op.name == "service.decisions":
+        for line in answer.model_dump()["decisions"]:
+            step = f"{line['present']} → {line['wanted']}" if line["present"] != line["wanted"] else f"{line['present']}"
+            console.print(_escape(printable_lines(f"{line['at']:%Y-%m-%d %H:%M:%S}  {step:6}  {line['why']}")), soft_wrap=True)
+        return
     if op.name == "selection.run":
         print_verdict(answer, console)
         return

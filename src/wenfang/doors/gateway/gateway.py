@@ -19,6 +19,7 @@ from wenfang.core.errors import Broken, Conflict, Invalid, Unauthenticated, Wenf
 from wenfang.core.home import Home
 from wenfang.core.settings import Serve
 from wenfang.serve.cache import AnswerCache
+from wenfang.serve.loads import told
 from wenfang.serve.pool import Limits
 from wenfang.serve.router import Router
 from wenfang.serve.routing import ROUTES_FILE
@@ -202,6 +203,7 @@ class Gateway:
             "stats": self._stats,
             "metrics": self._metrics,
             "traces": self._traces,
+            "load": self._load,
             "drain": self._drain,
             "hand_over": self._hand_over,
         }
@@ -289,6 +291,10 @@ class Gateway:
     async def _traces(self, message: dict[str, Any]) -> Any:
         """The latest traces of one service."""
         return self.tracer.told(int(message["limit"]), service=str(message["service"]), trace_id=str(message.get("trace_id", "")), request_id=str(message.get("request_id", "")))
+
+    async def _load(self, message: dict[str, Any]) -> Any:
+        """What pools have counted, after ``wait_s`` or when a text finds no replica."""
+        return await told(self.router, float(message.get("wait_s", 0.0)))
 
     async def _drain(self, message: dict[str, Any]) -> Any:
         """Take nothing new and end; ``gently``: an idle connection has time to ask once more, and is told to close with that answer."""

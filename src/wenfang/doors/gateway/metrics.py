@@ -8,6 +8,7 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
+from wenfang.serve.figures import WAIT_BOUNDS_MS
 from wenfang.serve.router import Router
 
 __all__ = ["BUCKETS_S", "Metrics", "render"]
@@ -87,6 +88,11 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
         for size, n in pool.figures.batch_sizes.items():
             buckets[bisect_left(bounds, size)] += n
         sizes += _histogram(labels, bounds, buckets, pool.figures.texts)
+    waits: list[Any] = []
+    bounds_ms = WAIT_BOUNDS_MS[::4]
+    for labels, pool, _ in rows:
+        classes = [sum(pool.figures.waits[max(0, at - 3) : at + 1]) for at in range(0, len(WAIT_BOUNDS_MS), 4)]
+        waits += _histogram(labels, tuple(ms / 1000 for ms in bounds_ms), [*classes, sum(pool.figures.waits) - sum(classes)], pool.figures.queue_ms / 1000)
     plain = (
         ("wenfang_queue_depth", "gauge", "Texts waiting for a replica.", "waiting"),
         ("wenfang_texts_in_flight", "gauge", "Texts in replicas.", "in_flight"),
@@ -96,6 +102,7 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
     )
     figures = (
         ("wenfang_texts_total", "Texts answered.", "texts"),
+        ("wenfang_texts_asked_total", "Texts that needed a replica, refused ones too.", "asked"),
         ("wenfang_replica_restarts_total", "Connections to replicas that broke and came back.", "lost"),
         ("wenfang_replicas_recycled_total", "Replicas that left for a successor.", "recycled"),
         ("wenfang_texts_retried_total", "Texts given to another replica after one died.", "retried"),
@@ -106,6 +113,8 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
     )
     return [
         _family("wenfang_batch_size", "histogram", "Texts in one batch.", sizes),
+        _family("wenfang_queue_wait_seconds", "histogram", "Until a text went to a replica.", waits),
+        _family("wenfang_replica_busy_seconds_total", "counter", "Time in which replicas had work.", [["", labels, p.figures.busy_s] for labels, p, _ in rows]),
         *(_family(name, kind, text, [["", labels, state[key]] for labels, _, state in rows]) for name, kind, text, key in plain),
         *(_family(name, "counter", text, [["", labels, getattr(pool.figures, key)] for labels, pool, _ in rows]) for name, text, key in figures),
         _family("wenfang_cache_hits_total", "counter", "Texts whose answer was kept from before.", [["", labels, p.sharing.hits] for labels, p, _ in rows if p.sharing]),

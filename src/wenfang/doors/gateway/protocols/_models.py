@@ -68,7 +68,7 @@ class Models:
     def ready(self, request: Request, name: str, version: str | None) -> dict[str, Any]:
         """Whether a replica answers."""
         pool, model = self._desk.target(request, name, version)
-        return {"name": name, "version": _number(model), "ready": bool(pool.ready)}
+        return {"name": name, "version": _number(model), "ready": pool.answers}
 
     def metadata(self, request: Request, name: str, version: str | None) -> dict[str, Any]:
         """Inputs and outputs."""
@@ -103,7 +103,7 @@ class Models:
         for name, service in sorted(router.table.services.items()):
             if request.principal is not None and request.principal.may("service:call", service.project):
                 pool, model = router.target(service)
-                found.append({"name": name, "version": _number(model), "state": "READY" if pool.ready else "UNAVAILABLE", "reason": "" if pool.ready else "no replica answers"})
+                found.append({"name": name, "version": _number(model), "state": "READY" if pool.answers else "UNAVAILABLE", "reason": "" if pool.answers else "no replica answers"})
         return found
 
     def statistics(self, request: Request, name: str | None = None, version: str | None = None) -> dict[str, Any]:

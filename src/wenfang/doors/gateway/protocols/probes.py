@@ -31,7 +31,7 @@ class Probes(Protocol):
             return Response(200, b'{"status":"ok"}')
         if request.path == "/readyz":
             router = self.desk.router
-            waiting = sorted(name for name, s in router.table.services.items() if not router.pools[s.model].ready)
+            waiting = sorted(name for name, s in router.table.services.items() if not router.pools[s.model].answers)
             state = {"status": "ready" if self.desk.ready else "not ready", "epoch": router.table.epoch, "waiting_for": [*self.desk.opening, *waiting]}
             return Response(200 if self.desk.ready else 503, msgspec.json.encode(state))
         if request.path == "/metrics":
