@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-all check docs bench proto
+.PHONY: install demo test test-all test-ray check docs bench proto
 
 install: $(STAMP)
 
@@ -26,6 +26,10 @@ test: check
 
 test-all: check
 	$(PY) -m pytest
+
+test-ray: check
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[ray]'
+	$(PY) -m pytest tests/contracts/test_runtimes.py tests/contracts/test_workers.py tests/journeys/test_ray_nodes.py
 
 docs: install
 	$(PY) docs/build.py

@@ -97,6 +97,12 @@ class Cluster:
         """As if its cable was pulled: its processes live on and reach nobody."""
         _run("ip", "link", "set", f"{self.tag}v{i}", "down")
 
+    def restore_node(self, i):
+        """Power and cable again, and whatever ran there begun anew."""
+        self.kill_node(i)
+        _run("ip", "link", "set", f"{self.tag}v{i}", "up")
+        self.start_node(i)
+
     def close(self):
         """Stop what was started here, and take the network down."""
         if self.apart:

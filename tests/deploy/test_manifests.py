@@ -22,7 +22,7 @@ VERSIONS = ("1.30", "1.37")
 SHAPES = {
     "defaults": {},
     "postgres": {"store": {"tables": "postgresql://wf:s3cret@db.example:6432/wf"}, "deploy": {"cpu": 0.5, "storage_class": "fast", "egress_ports": [443]}},
-    "ray": {"deploy": {"ray_workers_max": 8, "ray_workers_min": 2, "ray_cpu": 3.5}, "runtime": {"cpus": 0.5}},
+    "ray": {"deploy": {"ray_workers_max": 8, "ray_workers_min": 2, "ray_cpu": 3.5, "ray_gpus": 1}, "runtime": {"cpus": 0.5}},
     "many": {"serve": {"gateways": 3, "replicas": 5, "grpc_port": 0}, "deploy": {"name": "shop", "namespace": "nlp", "cpu": 7.5, "memory": "1.5Gi"}},
 }
 
@@ -88,7 +88,7 @@ def test_studio_and_ray_cluster_meet(tmp_path):
     files = render(settings)
     cluster, pod = one(files, "RayCluster"), one(files, "StatefulSet")["spec"]["template"]["spec"]
     (tmp_path / "wenfang.toml").write_text(one(files, "ConfigMap")["data"]["wenfang.toml"], encoding="utf-8")
-    assert load_settings(tmp_path, {}).runtime.model_dump() == {"address": f"ray://{cluster['metadata']['name']}-head-svc:10001", "cpus": 0.5, "gpus": 0.0}
+    assert load_settings(tmp_path, {}).runtime == settings.runtime.model_copy(update={"address": f"ray://{cluster['metadata']['name']}-head-svc:10001", "room_s": 600.0})
     env = {e["name"]: e for e in pod["containers"][0]["env"]}
     assert env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": cluster["spec"]["authOptions"]["secretName"], "key": "auth_token"}
     assert env["RAY_AUTH_MODE"]["value"] == cluster["spec"]["authOptions"]["mode"]

@@ -1,5 +1,6 @@
 """Replicas on a Ray cluster of two machines: one is lost under load and nobody notices; a cluster that is not there is said at once."""
 
+import contextlib
 import json
 import os
 import threading
@@ -65,7 +66,9 @@ class Load:
             thread.join(30)
 
 
-def test_a_machine_is_lost_under_load_and_no_request_fails(cluster, tmp_path, capsys):
+@contextlib.contextmanager
+def served(cluster, tmp_path):
+    """A studio whose service has a replica on each of the two machines."""
     write_csv(tmp_path / "t.csv", separable(300))
     home = tmp_path / "home"
     made = json.loads(
@@ -78,6 +81,11 @@ def test_a_machine_is_lost_under_load_and_no_request_fails(cluster, tmp_path, ca
         assert status == 200, deployed
         assert {p["node"] for p in replicas(tree).values()} == {f"{ray_world.NET}.1", f"{ray_world.NET}.2"}
         assert not [p for p in Home(home).run.glob("r*-*.sock") if p.is_socket()]  # nothing runs here
+        yield tree
+
+
+def test_a_machine_is_lost_under_load_and_no_request_fails(cluster, tmp_path, capsys):
+    with served(cluster, tmp_path) as tree:
         with Load(tree) as load:
             time.sleep(3)
             lost_at = time.monotonic()
@@ -93,12 +101,29 @@ def test_a_machine_is_lost_under_load_and_no_request_fails(cluster, tmp_path, ca
         # the process that holds the connection dies: the replicas answer on, and are found again
         before = {p["pid"] for p in replicas(tree).values()}
         with Load(tree) as load:
-            tree_processes = LocalRuntime(Home(home)).processes()
+            tree_processes = LocalRuntime(Home(tree.home)).processes()
             os.kill(tree_processes["cluster"]["pid"], 9)
-            until(lambda: _again(home, before), 60, "found again")
+            until(lambda: _again(tree.home, before), 60, "found again")
         assert load.failed == [] and load.answered
         assert tree.stop() == 0
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), 20, "nothing left on the machines")
+
+
+def test_a_cable_is_pulled_under_load_and_no_request_fails(cluster, tmp_path, capsys):
+    """The machine's processes live on and reach nobody: no connection is reset, nothing says goodbye."""
+    cluster.restore_node(1)
+    with served(cluster, tmp_path) as tree:
+        with Load(tree) as load:
+            time.sleep(3)
+            lost_at = time.monotonic()
+            cluster.cut_node(1)
+            until(lambda: [p["node"] for p in replicas(tree).values()] == [f"{ray_world.NET}.1"] * 2, 60, "a replacement")
+            recovered_s = time.monotonic() - lost_at
+            time.sleep(1)
+        assert load.failed == []
+        slowest = max(took for began, took, *_ in load.answered if began > lost_at - 1)
+        with capsys.disabled():
+            print(f"\na cable pulled: {len(load.answered)} answered, 0 failed, slowest {slowest:.2f} s, two replicas again after {recovered_s:.1f} s")  # noqa: T201
 
 
 def _again(home, before):

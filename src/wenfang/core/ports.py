@@ -193,6 +193,9 @@ class Runtime(Protocol):
 class Workers(Protocol):
     """Runs a piece of work in a process of its own, and waits for it."""
 
+    elsewhere: bool
+    """It may run on another machine: cores and the monotonic clock are others there. Files that ``arguments`` name go along if they lie beside ``folder``."""
+
     def run(self, entry: str, arguments: Mapping[str, Any], folder: Path, *, heard: Callable[[Mapping[str, Any]], None], limit_s: float | None = None) -> None:
         """Run ``module:function`` with ``arguments`` (JSON) and ``told``: a file to which it may append JSON lines.
 

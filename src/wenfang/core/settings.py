@@ -86,11 +86,14 @@ class Price(Section):
 
 
 class Runtime(Section):
-    """[runtime] where replicas run."""
+    """[runtime] where replicas and fits run."""
 
     address: str = Field("local:", pattern=r"^(local:|ray://.+)$", description="local: (this machine), or ray://host:port of a Ray cluster's client port")
     cpus: float = Field(1.0, ge=0, le=256, description="cores of the cluster that each replica there is given; shares of one too")
-    gpus: float = Field(0.0, ge=0, le=16, description="accelerators that each replica there is given; shares of one too")
+    gpus: float = Field(0.0, ge=0, le=16, description="accelerators that each replica or fit there is given; shares of one too")
+    room_s: float = Field(45.0, gt=0, le=3600, description="how long a cluster without room may take to find or make some; one that adds machines needs minutes")
+    fits: bool = Field(True, description="with a cluster: fits of heavy families run there too")
+    fit_cpus: float = Field(1.0, ge=0, le=256, description="cores of the cluster that each fit there is given")
 
 
 QUANTITY = r"^[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti)$"
@@ -110,6 +113,7 @@ class Deploy(Section):
     ray_workers_max: int = Field(0, ge=0, le=10_000, description="machines of a Ray cluster of its own, on which replicas run, at most; 0: replicas run in the pod")
     ray_workers_min: int = Field(1, ge=0, le=10_000, description="and at least")
     ray_cpu: float = Field(2.0, ge=0.5, le=512, description="cores of each of them")
+    ray_gpus: int = Field(0, ge=0, le=16, description="accelerators of each of them")
     ray_memory: str = Field("4Gi", pattern=QUANTITY, description="of each of them")
     egress_ports: list[int] = Field(default_factory=list[int], description="TCP ports the pod may call beside the database's, such as 443 for upstream models")
 

@@ -25,8 +25,9 @@ from wenfang.core.places import read_place
 
 from .processes import Child, spawn
 
-__all__ = ["Agent", "files_of", "node_folder"]
+__all__ = ["CERTIFICATE", "PLACE", "Agent", "file_of", "files_of", "node_folder"]
 
+CERTIFICATE, PLACE = "certificate.pem", "place"
 LOG_PIECE_BYTES = 16 << 10
 UNUSED_S = 86_400.0
 """Files that nothing here uses are kept so long: the next version may share them."""
@@ -46,9 +47,15 @@ def node_folder() -> Path:
     return folder
 
 
+def file_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def files_of(folder: Path, below: str, pattern: str = "**/*") -> dict[str, tuple[Path, str]]:
     """What has to be brought: where it will lie, what it is here, and its SHA-256."""
-    found = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob(pattern)) if p.is_file()}
+    found = {p: file_of(p) for p in sorted(folder.glob(pattern)) if p.is_file()}
     return {f"{below}/{p.relative_to(folder).as_posix()}": (p, digest) for p, digest in found.items()}
 
 
@@ -89,8 +96,7 @@ class Agent:
             with open(draft, "ab") as f:
                 f.write(part)
             if last:
-                found = hashlib.sha256(draft.read_bytes()).hexdigest()
-                if found != digest:
+                if file_of(draft) != digest:
                     draft.unlink()
                     raise Broken("runtime.carried-damaged", name=self.name)  # noqa: TRY301
                 draft.chmod(0o600)
@@ -104,19 +110,23 @@ class Agent:
         """Start it (again); returns an error as JSON, or nothing.
 
         Args:
-            call: JSON: ``entry``, ``arguments``, ``files`` (where they lie → digest) and ``digest`` of all of it.
-            certificate: PEM that it and its callers hold; it lies here only while the process is wanted.
+            call: JSON: ``entry``, ``arguments``, ``files`` (where they lie → digest), ``paths`` (argument → where in this process's folder) and
+                ``digest`` of all of it. What ends in ``/`` among the paths is made as an empty folder.
+            certificate: PEM that it and its callers hold; it lies here only while the process is wanted. Empty: none.
         """
         self._looked_at = time.monotonic()
         try:
             asked = json.loads(call)
             self._lay_out(asked["files"])
-            pem = self._folder / "certificate.pem"
-            pem.touch(mode=0o600)
-            pem.write_bytes(certificate)
-            (self._folder / "place").unlink(missing_ok=True)
-            arguments = {**asked["arguments"], "bundle": str(self._folder / "bundle"), "keys": str(self._folder / "keys"), "socket": str(self._folder / "place")}
-            arguments |= {"host": asked["host"], "certificate": str(pem)}
+            if certificate:
+                pem = self._folder / CERTIFICATE
+                pem.touch(mode=0o600)
+                pem.write_bytes(certificate)
+            (self._folder / PLACE).unlink(missing_ok=True)
+            for path in asked["paths"].values():
+                if path.endswith("/"):
+                    (self._folder / path).mkdir(parents=True, exist_ok=True)
+            arguments = {**asked["arguments"], **{name: str(self._folder / path) for name, path in asked["paths"].items()}}
             if self._child is not None:
                 self._child.close(0.0)
             self._child = self._starter.submit(spawn, asked["entry"], arguments, self._folder / "log").result()
@@ -150,7 +160,7 @@ class Agent:
 
     def _port(self) -> int | None:
         try:
-            place = read_place(self._folder / "place")
+            place = read_place(self._folder / PLACE)
         except FileNotFoundError:
             return None
         return place.port if place is not None else None
@@ -161,6 +171,23 @@ class Agent:
             data = f.read(LOG_PIECE_BYTES)
         self._log_read += len(data)
         return data.decode("utf-8", "replace")
+
+    # ------------------------------------------------------------ what it made
+    def made(self, below: str) -> str:
+        """The files that lie below a folder of the process, as JSON: where → size."""
+        self._looked_at = time.monotonic()
+        top = self._folder / below
+        return json.dumps({p.relative_to(top).as_posix(): p.stat().st_size for p in sorted(top.rglob("*")) if p.is_file() and not p.is_symlink()})
+
+    def part(self, path: str, offset: int, size: int) -> bytes:
+        """Bytes of one of its files; none: it is not there, or not that long."""
+        self._looked_at = time.monotonic()
+        try:
+            with open(self._folder / path, "rb") as f:
+                f.seek(offset)
+                return f.read(size)
+        except FileNotFoundError:
+            return b""
 
     def stop(self, grace_s: float) -> None:
         """End it, and take away what was laid out for it."""

@@ -8,57 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from wenfang.core.discreet import begin_log
-from wenfang.core.errors import Broken, Conflict, Invalid, Unsupported
+from wenfang.core.errors import Broken, Conflict
 from wenfang.core.home import Home
 
 from .calls import serve_calls
 from .clustered import CLUSTER_SOCKET
+from .ray_actor import join
 from .ray_kept import Kept
 
-__all__ = ["Cluster", "main", "reachable"]
+__all__ = ["Cluster", "main"]
 
-KNOCK_S = 3.0
-CONNECT_S = 60.0
-"""A refusal within half a minute ends the tree with its reason; a cluster that is only slow is tried again by a tree that stands."""
 log = logging.getLogger("wenfang.cluster")
-
-
-def reachable(address: str) -> tuple[str, int]:
-    """Host and port of ``ray://HOST:PORT``, where somebody answers.
-
-    Raises:
-        Invalid: `runtime.bad-address`.
-        Unsupported: `runtime.needs-ray`.
-        Broken: `runtime.cluster-away`.
-    """
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port or 10001
-    except ValueError as e:
-        raise Invalid("runtime.bad-address", address=address[:200]) from e
-    if parts.scheme != "ray" or not host or parts.username or parts.path.strip("/"):
-        raise Invalid("runtime.bad-address", address=address[:200])
-    if find_spec("ray") is None:
-        raise Unsupported("runtime.needs-ray")
-    try:
-        socket.create_connection((host, port), KNOCK_S).close()
-    except OSError as e:
-        raise Broken("runtime.cluster-away", address=address, timeout_s=KNOCK_S, reason=e.strerror or str(e)) from e
-    return host, port
 
 
 class Cluster:
@@ -70,13 +38,15 @@ class Cluster:
         name: of the installation: actors of two installations on one cluster do not meet.
         resources: ``cpus`` and ``gpus`` of each replica, fractions too.
         certificate: PEM file that replicas and their callers hold.
+        room_s: until a cluster that has no room now must have found or made some.
     """
 
-    def __init__(self, home: Home, address: str, *, name: str, resources: Mapping[str, float], certificate: Path) -> None:
+    def __init__(self, home: Home, address: str, *, name: str, resources: Mapping[str, float], certificate: Path, room_s: float = 45.0) -> None:
         self.home = home
         self.address = address
         self.resources = resources
         self.certificate = certificate
+        self.room_s = room_s
         self.namespace = f"wenfang-{name}"
         self.ray: Any = None
         self.lost = threading.Event()
@@ -86,24 +56,12 @@ class Cluster:
         self._stopping = False
 
     def connect(self) -> None:
-        """Join the cluster; a no-op if joined.
+        """Join the cluster.
 
         Raises:
             Broken: `runtime.cluster-away`, within a minute.
         """
-        reachable(self.address)
-        ray: Any = importlib.import_module("ray")
-        importlib.import_module("ray.util.scheduling_strategies")
-        pool = ThreadPoolExecutor(1, thread_name_prefix="ray-connect")
-        joining = pool.submit(ray.init, self.address, namespace=self.namespace, log_to_driver=False, configure_logging=False)
-        pool.shutdown(wait=False)
-        try:
-            joining.result(CONNECT_S)
-        except Late as e:
-            raise Broken("runtime.cluster-away", address=self.address, timeout_s=CONNECT_S, reason="no answer") from e
-        except Exception as e:  # Ray raises a dozen unrelated classes: another version, no token, no room
-            raise Broken("runtime.cluster-away", address=self.address, timeout_s=CONNECT_S, reason=f"{type(e).__name__}: {e}"[:300]) from e
-        self.ray = ray
+        self.ray = join(self.address, self.namespace)
         log.info("joined %s as %s", self.address, self.namespace)
 
     # ------------------------------------------------------------ calls
@@ -181,14 +139,21 @@ def main(arguments: dict[str, Any], ready: Callable[[], None] | None = None) -> 
     """Entry of the ``cluster`` process.
 
     Args:
-        arguments: ``home``, ``address``, ``name``, ``resources``, ``certificate``.
+        arguments: ``home``, ``address``, ``name``, ``resources``, ``certificate``, perhaps ``room_s``.
         ready: called once joined.
 
     Raises:
         Broken: `runtime.cluster-away`, `runtime.cluster-lost`.
     """
     begin_log()
-    cluster = Cluster(Home(Path(arguments["home"])), arguments["address"], name=arguments["name"], resources=arguments["resources"], certificate=Path(arguments["certificate"]))
+    cluster = Cluster(
+        Home(Path(arguments["home"])),
+        arguments["address"],
+        name=arguments["name"],
+        resources=arguments["resources"],
+        certificate=Path(arguments["certificate"]),
+        room_s=float(arguments.get("room_s", 45.0)),
+    )
     cluster.connect()
     if ready is not None:
         ready()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import threading
@@ -12,14 +11,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from wenfang.core.errors import BY_STATUS, Broken, WenfangError
+from wenfang.core.errors import Broken, WenfangError
 from wenfang.core.frames import from_error
 from wenfang.core.home import Home
 from wenfang.core.places import Place, write_place
 
-from .agent import Agent, files_of
+from .agent import CERTIFICATE, PLACE, files_of
+from .ray_actor import Actor
 
-__all__ = ["Kept", "RayAgent"]
+__all__ = ["Kept"]
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
@@ -27,11 +27,6 @@ ALIVE_RESETS_S = 30.0
 LOOK_S = 0.2
 LOOK_TIMEOUT_S = 2.0
 """Two looks in a row that take longer, and the machine is taken for lost."""
-ROOM_S = 45.0
-"""Until a cluster that has no room now must have found some."""
-PART_BYTES = 4 << 20
-LEASE_S = 60.0
-"""A replica that nobody has looked at for so long ends."""
 log = logging.getLogger("wenfang.cluster")
 
 
@@ -41,19 +36,11 @@ class Joined(Protocol):
     home: Home
     address: str
     resources: Mapping[str, float]
+    room_s: float
     certificate: Path
     ray: Any
     """The library, connected."""
     lost: threading.Event
-
-
-class RayAgent(Agent):
-    """An agent that knows on which machine Ray has put it."""
-
-    def where(self) -> str:
-        """JSON: ``node`` and ``ip``."""
-        ray: Any = importlib.import_module("ray")
-        return json.dumps({"node": ray.get_runtime_context().get_node_id(), "ip": ray.util.get_node_ip_address()})
 
 
 class Kept:
@@ -81,8 +68,7 @@ class Kept:
         """Asked for while this one was still stopping."""
         self._stop = threading.Event()
         self._grace_s = 5.0
-        self._actor: Any = None
-        self._node: dict[str, str] = {}
+        self._actor: Actor | None = None
         self._lost_node = ""
         self._seen: dict[str, Any] = {}
         self._error: dict[str, Any] | None = None
@@ -104,7 +90,7 @@ class Kept:
         alive = self.state in {"running", "stopping"}
         return {
             "pid": self._seen.get("pid") if alive else None, "state": self.state, "code": self._seen.get("code"), "starts": self._starts,
-            "started_at": self._started_at, "error": self._error, "node": self._node.get("ip") if alive else None,
+            "started_at": self._started_at, "error": self._error, "node": actor.node.get("ip") if alive and (actor := self._actor) is not None else None,
         }  # fmt: skip
 
     # ------------------------------------------------------------ its life
@@ -145,19 +131,17 @@ class Kept:
 
     def _lose(self, e: Exception) -> None:
         """The machine or its worker does not answer: something new is begun elsewhere, and what may still be there ends by its lease."""
-        log.warning("%s on %s is lost: %s", self.name, self._node.get("ip", "no machine"), type(e).__name__)
-        if self._node:
-            self._error = from_error(Broken("runtime.node-lost", name=self.name, node=self._node["ip"]))
-            self._lost_node = self._node["node"]
-        else:
-            self._error = from_error(Broken("runtime.no-room", name=self.name, cpus=self.cluster.resources["cpus"], gpus=self.cluster.resources["gpus"], wait_s=ROOM_S))
+        node = self._actor.node if self._actor is not None else {"ip": "?", "node": ""}
+        log.warning("%s on %s is lost: %s", self.name, node["ip"], type(e).__name__)
+        self._error = from_error(Broken("runtime.node-lost", name=self.name, node=node["ip"]))
+        self._lost_node = node["node"]
         self._drop()
 
     def _drop(self) -> None:
-        actor, self._actor, self._node = self._actor, None, {}
+        actor, self._actor = self._actor, None
         if actor is not None:
             try:
-                self.ray.kill(actor)
+                actor.kill()
             except Exception as e:  # it may be gone already, and so may the cluster: then the lease ends it
                 log.info("%s could not be ended: %s", self.name, type(e).__name__)
 
@@ -165,7 +149,7 @@ class Kept:
         self.place.unlink(missing_ok=True)
         if self._actor is not None:
             try:
-                self.ray.get(self._actor.stop.remote(self._grace_s), timeout=self._grace_s + 5.0)
+                self._actor.ask("stop", self._grace_s, timeout_s=self._grace_s + 5.0)
             except Exception as e:  # as above
                 log.info("%s did not say that it stopped: %s", self.name, type(e).__name__)
         self._drop()
@@ -179,17 +163,18 @@ class Kept:
         self._become("starting")
         self._error = None
         files = {**files_of(Path(self.arguments["bundle"]), "bundle"), **files_of(Path(self.arguments["keys"]), "keys", "*.pub")}
-        call: dict[str, Any] = {"entry": self.entry, "files": {name: digest for name, (_, digest) in files.items()}, "host": "0.0.0.0"}  # noqa: S104 the certificate says who may enter
-        call["arguments"] = {k: v for k, v in self.arguments.items() if k not in {"bundle", "keys"}}
+        call: dict[str, Any] = {"entry": self.entry, "files": {name: digest for name, (_, digest) in files.items()}}
+        call["paths"] = {"bundle": "bundle/", "keys": "keys/", "socket": PLACE, "certificate": CERTIFICATE}
+        call["arguments"] = {**self.arguments, "host": "0.0.0.0"}  # noqa: S104 the certificate says who may enter
         certificate = self.cluster.certificate.read_bytes()
         call["digest"] = hashlib.sha256(json.dumps(call, sort_keys=True).encode() + certificate).hexdigest()
         if self._actor is None and self._found(call["digest"]):
             return
-        actor: Any = self._actor or self._place_actor()
-        wanted = {digest: path for path, digest in files.values()}
-        for digest in json.loads(self._ask(actor.missing.remote(json.dumps(sorted(wanted))))):
-            self._bring(digest, wanted[digest])
-        self._raise(self._ask(actor.start.remote(json.dumps(call), certificate)))
+        if self._actor is None:
+            self._actor = Actor.placed(self.ray, f"{self.name}#{time.time_ns()}", self.cluster.resources, detached=True, room_s=self.cluster.room_s, not_on=self._lost_node)
+            log.info("%s goes to %s", self.name, self._actor.node["ip"])
+        self._actor.bring(files)
+        self._actor.do("start", json.dumps(call), certificate)
         self._starts += 1
         self._started_at = time.time()
 
@@ -197,63 +182,28 @@ class Kept:
         """Whether an actor of an earlier cluster process runs just this; one that runs something else is ended."""
         for entry in self.ray.util.list_named_actors():
             if entry.startswith(f"{self.name}#"):
-                actor = self.ray.get_actor(entry)
+                actor = Actor(self.ray, self.ray.get_actor(entry), {})
                 try:
-                    seen = json.loads(self.ray.get(actor.look.remote(), timeout=LOOK_TIMEOUT_S))
+                    seen = json.loads(actor.ask("look", timeout_s=LOOK_TIMEOUT_S))
                 except (self.ray.exceptions.RayActorError, self.ray.exceptions.GetTimeoutError):
                     continue
                 if seen["running"] and seen["digest"] == digest and self._actor is None:
                     self._actor, self._seen, self._started_at = actor, seen, time.time()
-                    self._node = json.loads(self._ask(actor.where.remote()))
-                    log.info("%s was found on %s", self.name, self._node["ip"])
+                    actor.node = json.loads(actor.ask("where"))
+                    log.info("%s was found on %s", self.name, actor.node["ip"])
                 else:
-                    self.ray.kill(actor)
+                    actor.kill()
         return self._actor is not None
-
-    def _place_actor(self) -> Any:
-        need = self.cluster.resources
-        nodes = [n for n in self.ray.nodes() if n["Alive"]]
-        if not any(n["Resources"].get("CPU", 0) >= need["cpus"] and n["Resources"].get("GPU", 0) >= need["gpus"] for n in nodes):
-            log.warning("%s: no machine of the cluster is large enough now", self.name)
-        strategy: Any = "SPREAD"
-        if self._lost_node and (others := [n["NodeID"] for n in nodes if n["NodeID"] != self._lost_node]):
-            strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(others[hash(self.name) % len(others)], soft=True)  # Ray may not have noticed yet
-        options = {
-            "name": f"{self.name}#{time.time_ns()}", "lifetime": "detached", "max_restarts": 0, "max_concurrency": 1,
-            "num_cpus": need["cpus"], "num_gpus": need["gpus"], "scheduling_strategy": strategy,
-        }  # fmt: skip
-        self._actor = self.ray.remote(RayAgent).options(**options).remote(self.name, LEASE_S)
-        self._node = json.loads(self.ray.get(self._actor.where.remote(), timeout=ROOM_S))
-        log.info("%s goes to %s", self.name, self._node["ip"])
-        return self._actor
-
-    def _bring(self, digest: str, path: Path) -> None:
-        left = path.stat().st_size
-        with open(path, "rb") as f:
-            while True:
-                part = f.read(PART_BYTES)
-                left -= len(part)
-                self._raise(self._ask(self._actor.bring.remote(digest, part, left <= 0)))
-                if left <= 0:
-                    return
-
-    def _ask(self, reference: Any) -> str:
-        return self.ray.get(reference, timeout=30.0)
-
-    @staticmethod
-    def _raise(said: str) -> None:
-        if said:
-            error = json.loads(said)
-            raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
 
     # ------------------------------------------------------------ watching
     def _watch(self) -> None:
         """Look at it until it ends; when it listens, say where."""
-        silent, told = 0, None
+        silent, told, actor = 0, None, self._actor
+        assert actor is not None
         with open(self.cluster.home.logs / f"{self.name}.log", "ab") as lines:
             while not self._stop.wait(LOOK_S):
                 try:
-                    seen = self._seen = json.loads(self.ray.get(self._actor.look.remote(), timeout=LOOK_TIMEOUT_S))
+                    seen = self._seen = json.loads(actor.ask("look", timeout_s=LOOK_TIMEOUT_S))
                 except self.ray.exceptions.GetTimeoutError:
                     silent += 1
                     if silent >= 2:
@@ -268,6 +218,6 @@ class Kept:
                     return
                 if seen["port"] and seen["port"] != told:
                     told = seen["port"]
-                    write_place(self.place, Place(self._node["ip"], told, str(self.cluster.certificate)))
-                    log.info("%s listens on %s port %d", self.name, self._node["ip"], told)
+                    write_place(self.place, Place(actor.node["ip"], told, str(self.cluster.certificate)))
+                    log.info("%s listens on %s port %d", self.name, actor.node["ip"], told)
                 self._become("running")

@@ -17,13 +17,15 @@ from wenfang.core.errors import BY_STATUS, Broken
 
 from .processes import Child, spawn
 
-__all__ = ["LocalWorkers"]
+__all__ = ["LocalWorkers", "died"]
 
 POLL_S = 0.05
 
 
 class LocalWorkers:
     """Runs pieces of work as processes of this machine; thread-safe."""
+
+    elsewhere = False
 
     def __init__(self) -> None:
         # the kernel ends a child with the *thread* that started it: one thread of ours starts them all and stays
@@ -66,8 +68,13 @@ def _judge(child: Child, entry: str, log: Path) -> None:
         return
     if error := child.failure():
         raise BY_STATUS.get(error["status"], Broken)(error["code"], **error["fields"])
+    raise died(entry, code, log)
+
+
+def died(entry: str, code: int, log: Path) -> Broken:
+    """The error for a piece of work that ended without a word: what its log says last, by kind."""
     # the last line of a trace names the exception and may (with WENFANG_DEBUG) quote a text of the user: its kind is all that leaves the log
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
     last = next((line for line in reversed(lines) if line.strip()), "")
     kind = last.partition(" (")[0].partition(":")[0].strip()
-    raise Broken("runtime.worker-died", name=entry, code=code, reason=kind if kind.replace(".", "").isidentifier() else "no reason given")
+    return Broken("runtime.worker-died", name=entry, code=code, reason=kind if kind.replace(".", "").isidentifier() else "no reason given")

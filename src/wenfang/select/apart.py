@@ -1,7 +1,7 @@
 """Fits in a process of their own: data and models travel as files, never pickled; the curve is heard while the model learns.
 
 The parent writes the examples once, starts the entry below through a port, and loads what the child saved. Knows nothing of how
-processes run; that the monotonic clock is the machine's, so that a deadline means the same on both sides, it does know.
+processes run; that the monotonic clock is the machine's, so that a deadline means the same on both sides only there, it does know.
 """
 
 from __future__ import annotations
@@ -89,8 +89,10 @@ class FitApart:
         arguments = {
             "family": f"{family.__module__}:{family.__qualname__}", "name": model.name, "task": model.task, "hyper": model.hyper.model_dump(mode="json"), "seed": model.seed,
             "train": str(self._data(train)), "valid": str(self._data(valid)) if valid is not None else None, "folder": str(folder), "deadline": curve.deadline, "cores": cores,
-            "checkpoints": str(curve.checkpoints) if curve.checkpoints else None,
+            "checkpoints": str(curve.checkpoints) if curve.checkpoints else None, "left_s": None,
         }  # fmt: skip
+        if self.workers.elsewhere:
+            arguments |= {"deadline": None, "left_s": left_s, "cores": [], "checkpoints": None}
 
         def heard(line: Mapping[str, Any]) -> None:
             if line["kind"] == "note":
@@ -192,7 +194,8 @@ def main(arguments: Mapping[str, Any]) -> None:
     family: type[Model] = getattr(importlib.import_module(module), name)
     family.name = arguments["name"]
     checkpoints = arguments["checkpoints"]
-    curve = Curve(_Teller(arguments["told"]), arguments["deadline"], checkpoints=Path(checkpoints) if checkpoints else None)
+    deadline = arguments["deadline"] if arguments["left_s"] is None else time.monotonic() + arguments["left_s"]
+    curve = Curve(_Teller(arguments["told"]), deadline, checkpoints=Path(checkpoints) if checkpoints else None)
     train = read_examples(Path(arguments["train"]))
     valid = read_examples(Path(arguments["valid"])) if arguments["valid"] else None
     model = family(family.Hyper.model_validate(arguments["hyper"]), task=arguments["task"], seed=arguments["seed"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -24,6 +25,8 @@ __all__ = ["Caller", "Link"]
 RECONNECT_FIRST_S = 0.01
 RECONNECT_MAX_S = 0.5
 DIAL_TIMEOUT_S = 2.0
+UNHEARD_S = 2.0
+"""A machine whose kernel does not confirm what was sent for so long is gone; one that is only busy confirms."""
 log = logging.getLogger("wenfang.pool")
 
 
@@ -123,6 +126,9 @@ class Link(asyncio.Protocol):
             await loop.create_connection(lambda: self, place.host, place.port, ssl=context, server_hostname="" if context else None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * UNHEARD_S))
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
         self._inbox.clear()
         self.sent_at = self.pool.loop.time()

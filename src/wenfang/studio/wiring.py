@@ -12,7 +12,7 @@ from typing import Any
 from wenfang.core.errors import Conflict, WenfangError
 from wenfang.core.home import Home, HomeLock
 from wenfang.core.ids import new_id
-from wenfang.core.ports import Changes, Runtime, Tables
+from wenfang.core.ports import Changes, Runtime, Tables, Workers
 from wenfang.core.records import ApiKey, Project
 from wenfang.core.settings import Settings
 from wenfang.guard.certificate import own_certificate
@@ -51,12 +51,21 @@ def _studio(home: Home, settings: Settings, tables: Tables) -> Studio:
         signer=signer,
         verifier=TrustedKeys(home.keys),
         host=LocalReplicaHost(home.keys),
-        workers=LocalWorkers(),
+        workers=_workers(home, settings),
     )
 
 
 def _runtime(home: Home, settings: Settings) -> Runtime:
     return LocalRuntime(home) if settings.runtime.address == "local:" else ClusterRuntime(home)
+
+
+def _workers(home: Home, settings: Settings) -> Workers:
+    where = settings.runtime
+    if where.address == "local:" or not where.fits:
+        return LocalWorkers()
+    from wenfang.runtimes.ray_workers import RayWorkers
+
+    return RayWorkers(where.address, name=Ed25519Signer(home.keys).key_id(), resources={"cpus": where.fit_cpus, "gpus": where.gpus}, room_s=where.room_s)
 
 
 def cluster_processes(home: Home, settings: Settings) -> list[dict[str, Any]]:
@@ -67,12 +76,12 @@ def cluster_processes(home: Home, settings: Settings) -> list[dict[str, Any]]:
     """
     if settings.runtime.address == "local:":
         return []
-    from wenfang.runtimes.ray_cluster import reachable
+    from wenfang.runtimes.ray_actor import reachable
 
     reachable(settings.runtime.address)
     arguments = {
         "home": str(home.root), "address": settings.runtime.address, "name": Ed25519Signer(home.keys).key_id(),
-        "resources": {"cpus": settings.runtime.cpus, "gpus": settings.runtime.gpus}, "certificate": str(own_certificate(home.keys)),
+        "resources": {"cpus": settings.runtime.cpus, "gpus": settings.runtime.gpus}, "certificate": str(own_certificate(home.keys)), "room_s": settings.runtime.room_s,
     }  # fmt: skip
     return [{"name": "cluster", "entry": "wenfang.runtimes.ray_cluster:main", "arguments": arguments}]
 

@@ -38,7 +38,9 @@ def inside(settings: Settings) -> Settings:
         store = store.model_copy(update={"tables": Settings().store.tables})
     runtime = settings.runtime
     if settings.deploy.ray_workers_max:
-        runtime = runtime.model_copy(update={"address": f"ray://{settings.deploy.name}-ray-head-svc:10001"})  # as KubeRay names the head's service
+        runtime = runtime.model_copy(
+            update={"address": f"ray://{settings.deploy.name}-ray-head-svc:10001", "room_s": max(runtime.room_s, 600.0)}
+        )  # as KubeRay names the head's service
     return settings.model_copy(update={"serve": serve, "store": store, "runtime": runtime})
 
 

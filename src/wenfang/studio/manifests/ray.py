@@ -22,7 +22,7 @@ def ray_cluster(settings: Settings) -> dict[str, Any]:
     """A head that runs nothing of ours, and workers between two numbers, as many as replicas ask for."""
     deploy = settings.deploy
     head = {"cpu": "1", "memory": "3Gi"}
-    worker = {"cpu": cores(deploy.ray_cpu), "memory": deploy.ray_memory}
+    worker = {"cpu": cores(deploy.ray_cpu), "memory": deploy.ray_memory, **({"nvidia.com/gpu": str(deploy.ray_gpus)} if deploy.ray_gpus else {})}
     spec = {
         "rayVersion": RAY_VERSION,
         "authOptions": {"mode": "token", "secretName": f"{deploy.name}-secrets"},
