@@ -33,11 +33,13 @@ class OnOneMachine(Tree):
 class OnRay:
     """Processes in actors of a cluster; the ``cluster`` process without a tree around it."""
 
-    def __init__(self, cluster):
+    def __init__(self, cluster, *, room_s=45.0, **resources):
         self.root = Path(tempfile.mkdtemp(prefix="wf"))
         self.home = Home(self.root).prepare()
         os.environ |= {k: v for k, v in cluster.env.items() if k.startswith("RAY_")}
-        self.child = spawn("wenfang.runtimes.ray_cluster:main", ray_world.cluster_arguments(self.home, cluster.address), self.home.logs / "cluster.log")
+        self.child = spawn(
+            "wenfang.runtimes.ray_cluster:main", {**ray_world.cluster_arguments(self.home, cluster.address, **resources), "room_s": room_s}, self.home.logs / "cluster.log"
+        )
         until(lambda: (self.home.run / CLUSTER_SOCKET).exists() or self.child.popen.poll() is not None, 60, "cluster process")
         self.runtime = LocalRuntime(self.home, socket=CLUSTER_SOCKET)
 
@@ -174,3 +176,22 @@ def test_at_the_end_everything_is_stopped(world):
     until(lambda: not any(alive(pid) for pid in pids), 20, "all gone")
     with pytest.raises(Broken, match="does not answer"):
         world.runtime.processes()
+
+
+def test_a_cluster_without_room_says_so_and_stops_asking_when_nobody_wants_it(cluster):
+    world = OnRay(cluster, room_s=3.0, cpus=64)
+    try:
+        ensure(world, "replica-big")
+        error = until(lambda: (p := shown(world, "replica-big")).get("state") == "backing-off" and p["error"], 60)
+        assert error["code"] == "runtime.no-room" and error["fields"]["cpus"] == 64
+    finally:
+        world.close()
+    world = OnRay(cluster, room_s=300.0, cpus=64)
+    try:
+        ensure(world, "replica-big")
+        time.sleep(2.0)
+        assert shown(world, "replica-big")["state"] == "starting"
+        world.runtime.stop("replica-big")
+        until(lambda: shown(world, "replica-big")["state"] == "exited", 30, "given up")
+    finally:
+        world.close()

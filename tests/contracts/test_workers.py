@@ -101,3 +101,13 @@ def test_a_fit_elsewhere_gives_the_model_that_a_fit_here_gives(workers):
     assert [o.label for o in learned.model.predict(valid.texts)] == [o.label for o in here.predict(valid.texts)]
     assert np.allclose([o.score for o in learned.model.predict(valid.texts)], [o.score for o in here.predict(valid.texts)])
     assert learned.environment == here.environment()
+
+
+def test_work_that_no_machine_can_hold_is_refused_in_time(workers, tmp_path):
+    if not workers.elsewhere:
+        pytest.skip("this machine takes any work")
+    big = RayWorkers(workers.address, name="tests", resources={"cpus": 64, "gpus": 0}, room_s=3.0)
+    big._ray = workers._joined()
+    with pytest.raises(Broken) as caught:
+        run(big, tmp_path, "refuse")
+    assert caught.value.code == "runtime.no-room" and caught.value.fields["wait_s"] == 3.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from importlib.util import find_spec
@@ -100,7 +101,7 @@ class Actor:
         self.node = node
 
     @classmethod
-    def placed(cls, ray: Any, name: str, resources: Mapping[str, float], *, detached: bool, room_s: float, not_on: str = "") -> Actor:
+    def placed(cls, ray: Any, name: str, resources: Mapping[str, float], *, detached: bool, room_s: float, not_on: str = "", given_up: Callable[[], bool] = lambda: False) -> Actor:
         """A new one where there is room for ``cpus`` and ``gpus``.
 
         Args:
@@ -110,6 +111,7 @@ class Actor:
             detached: it outlives this process.
             room_s: until a cluster that has no room now must have found or made some.
             not_on: a machine that is lost, though Ray may not have noticed yet.
+            given_up: asked while there is no room yet: whether nobody wants it any more.
 
         Raises:
             Broken: `runtime.no-room`.
@@ -122,11 +124,12 @@ class Actor:
         if detached:
             options |= {"name": name, "lifetime": "detached"}
         handle = ray.remote(RayAgent).options(**options).remote(name.partition("#")[0], LEASE_S)
-        try:
-            return cls(ray, handle, json.loads(ray.get(handle.where.remote(), timeout=room_s)))
-        except ray.exceptions.GetTimeoutError as e:
-            ray.kill(handle)
-            raise Broken("runtime.no-room", name=name.partition("#")[0], cpus=resources["cpus"], gpus=resources["gpus"], wait_s=room_s) from e
+        there, until = handle.where.remote(), time.monotonic() + room_s
+        while not ray.wait([there], timeout=0.5)[0]:
+            if given_up() or time.monotonic() > until:
+                ray.kill(handle)
+                raise Broken("runtime.no-room", name=name.partition("#")[0], cpus=resources["cpus"], gpus=resources["gpus"], wait_s=room_s)
+        return cls(ray, handle, json.loads(ray.get(there, timeout=ASK_S)))
 
     def ask(self, method: str, *given: Any, timeout_s: float = ASK_S) -> Any:
         """What the agent's ``method`` returns; raises what Ray raises."""

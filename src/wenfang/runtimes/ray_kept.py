@@ -171,7 +171,9 @@ class Kept:
         if self._actor is None and self._found(call["digest"]):
             return
         if self._actor is None:
-            self._actor = Actor.placed(self.ray, f"{self.name}#{time.time_ns()}", self.cluster.resources, detached=True, room_s=self.cluster.room_s, not_on=self._lost_node)
+            self._actor = Actor.placed(
+                self.ray, f"{self.name}#{time.time_ns()}", self.cluster.resources, detached=True, room_s=self.cluster.room_s, not_on=self._lost_node, given_up=self._stop.is_set
+            )
             log.info("%s goes to %s", self.name, self._actor.node["ip"])
         self._actor.bring(files)
         self._actor.do("start", json.dumps(call), certificate)
