@@ -152,6 +152,8 @@ def test_refusals_are_of_the_protocols_classes(plane, client):
     ("changes", "parameter"),
     [
         ({"n": 2}, "n"),
+        ({"n": [1]}, "n"),
+        ({"n": {"a": 1}}, "n"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"presence_penalty": -1}, "presence_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
@@ -194,6 +196,8 @@ def test_other_wrong_bodies(plane):
         ("completions", {"model": "talker", "prompt": [1, 2]}),
         ("completions", {"model": "talker", "prompt": None}),
         ("completions", {"model": "talker", "prompt": "x", "echo": True}),
+        ("completions", {"model": "talker", "prompt": "x", "logprobs": [1]}),
+        ("completions", {"model": "talker", "prompt": "x", "logprobs": {}}),
         ("completions", {"model": "talker", "prompt": "x", "best_of": 3}),
         ("completions", {"model": "talker", "prompt": "x", "suffix": "y"}),
         ("completions", {"model": "intent", "prompt": "x"}),

@@ -87,6 +87,11 @@ def _wrong(parameter: str, got: Any, expected: str) -> WenfangError:
     return Invalid("gateway.bad-parameter", parameter=parameter, got=shown, expected=expected)
 
 
+def _among(value: Any, *allowed: Any) -> bool:
+    """Whether a value of any kind, lists and objects too, is one of those."""
+    return any(value == each for each in allowed)
+
+
 def _content(message: ChatMessage, at: int) -> str:
     """The text of a message; parts of other kinds are refused."""
     if message.tool_calls:
@@ -137,7 +142,7 @@ def options_of(body: ChatBody | CompletionBody) -> Generation:
     Raises:
         Invalid: `gateway.bad-parameter`: of a wrong type or size, or not spoken here.
     """
-    if body.n not in {None, 1}:
+    if not _among(body.n, None, 1):
         raise _wrong("n", body.n, "1")
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
@@ -185,6 +190,6 @@ def _of_completion(body: CompletionBody) -> dict[str, Any]:
         raise _wrong("echo", body.echo, "false")
     if body.best_of not in {None, 1}:
         raise _wrong("best_of", body.best_of, "1")
-    if body.logprobs not in {None, 0, 1}:
+    if not _among(body.logprobs, None, 0, 1):
         raise _wrong("logprobs", body.logprobs, "0 or 1")
     return {"logprobs": body.logprobs is not None and body.logprobs is not False}
