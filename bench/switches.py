@@ -19,10 +19,10 @@ def main():
     with studio(versions=4, settings=settings) as tree:
         deploy(tree, 1)
         load = Load(tree.port, tree.KEY, connections=8, grpc_port=int(tree.env["WENFANG_SERVE__GRPC_PORT"]))
-        present, at = 1, 0
+        present, newest, at, turn = 1, 1, 0, 0
         while at < switches or len(load.answers) < requests:
-            strategy = strategies[at % 3]
-            present = present % 4 + 1
+            strategy, turn = strategies[turn % 3], turn + 1
+            present = newest = newest % 4 + 1  # never the one that is warm
             moments = [(time.monotonic(), strategy, present)]
             deploy(tree, present, strategy=strategy, **({} if strategy == "rolling" else {"keep_warm_s": 5.0 if strategy == "blue-green" else 0.0}))
             moments.append((time.monotonic(), "", present))

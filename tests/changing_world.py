@@ -195,7 +195,8 @@ def upgrade_under_load(tree, load):
     assert set(after.values()).isdisjoint(before.values())
     assert tree.process.poll() is None  # the same process in another program
     load.until_asked_after(time.monotonic())
-    assert load.stop() == []
+    failed = load.stop()
+    assert failed == [], failed[:5]
     deploy(tree, 2)
     os.kill(after["gateway-0"], signal.SIGKILL)  # what it started later is watched, and so is what it adopted
     os.kill(processes(tree)["control"], signal.SIGKILL)

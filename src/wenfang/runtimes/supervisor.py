@@ -33,6 +33,8 @@ __all__ = ["Process", "Supervisor", "supervise"]
 
 BACKOFF_MAX_S = 10.0
 ALIVE_RESETS_S = 30.0
+STOOD_S = 5.0
+"""One that lived so long did not fail in starting: it is started again at once, however often that was so."""
 ORDER = ("gateway", "job", "replica", "control", "cluster")
 """Stopped in this order: first nothing new comes in, at last the one that keeps the books."""
 GRACE_S = {"gateway": 20.0, "job": 10.0, "replica": 5.0, "control": 10.0, "cluster": 15.0}
@@ -117,7 +119,7 @@ class Supervisor:
             self._set_exited(watched)
             self._stopping.set()
         elif wanted:
-            if alive_s >= ALIVE_RESETS_S:
+            if alive_s >= STOOD_S:
                 watched.backoff_s = BACKOFF_FIRST_S
             watched.state = "backing-off"
             asyncio.get_running_loop().call_later(watched.backoff_s, self._again, watched)
