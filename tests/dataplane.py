@@ -23,7 +23,7 @@ from wenfang.core.ids import sha256_hex
 from wenfang.runtimes.local import LocalRuntime, Process, supervise
 from wenfang.runtimes.processes import spawn
 from wenfang.serve.replica import serve, serve_within
-from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket, write_table
+from wenfang.serve.routing import Principal, RoutedGraph, RoutedModel, RoutedService, RoutingTable, replica_socket, write_table
 
 TESTS = Path(__file__).parent
 KEY = "wf_test-key-of-a-caller"
@@ -276,12 +276,14 @@ class DataPlane(Tree):
     Args:
         models: model id → (version, task, replicas, more arguments of the replica).
         services: service → (project, model id).
+        graphs: service → the graph that it answers with instead; its task is that of its model.
         settings: keys of [serve].
     """
 
-    def __init__(self, models=None, services=None, settings=None, gateways=1):
+    def __init__(self, models=None, services=None, settings=None, gateways=1, graphs=None):
         self.models = models or {"mv_first": ("first:1", "classification", 1, {})}
         self.services = services or {"intent": ("pj_1", next(iter(self.models)))}
+        self.graphs = graphs or {}
         self.epoch = 0
         self.rates = {}
         """"key", "service" or "project" → what KEY, every service or pj_1 may ask."""
@@ -323,10 +325,11 @@ class DataPlane(Tree):
         }
         return RoutingTable(
             self.epoch,
-            {s: RoutedService(p, m, self.rates.get("service")) for s, (p, m) in self.services.items()},
+            {s: RoutedService(p, m, self.rates.get("service"), graph=f"gr_{s}" if s in self.graphs else "") for s, (p, m) in self.services.items()},
             models,
             keys,
             {"pj_1": r} if (r := self.rates.get("project")) else {},
+            {f"gr_{s}": RoutedGraph(f"{s}-graph:1", models[self.services[s][1]].task, [], graph) for s, graph in self.graphs.items()},
         )
 
     def write_routes(self):

@@ -20,6 +20,7 @@ __all__ = [
     "Dataset",
     "DatasetVersion",
     "Event",
+    "GraphVersion",
     "Job",
     "ModelVersion",
     "Pointer",
@@ -154,8 +155,28 @@ class ModelVersion(Record):
     metrics: dict[str, Any] = Field(default_factory=dict)
 
 
+class GraphVersion(Record):
+    """Several model versions composed into one; immutable as they are."""
+
+    table = "graph_versions"
+    prefix = "gr"
+    indexed = ("project", "name", "number", "content_hash")
+    unique = ("project", "name", "number")
+    project: str
+    name: str
+    number: int
+    task: Task
+    """Of its answers."""
+    labels: list[str]
+    graph: dict[str, Any]
+    """Steps and answer, models by id; ``serve/graphs.py`` reads it."""
+    models: list[str]
+    """Ids of the model versions it asks."""
+    content_hash: str
+
+
 class Service(Record):
-    """A named endpoint; which model version it answers with is the pointer ``service/<id>``."""
+    """A named endpoint; which model version or graph it answers with is the pointer ``service/<id>``."""
 
     table = "services"
     prefix = "sv"
@@ -269,4 +290,4 @@ class AuditEntry(BaseModel):
     hash: str = ""
 
 
-RECORDS: tuple[type[Record], ...] = (Project, Dataset, DatasetVersion, Selection, Run, ModelVersion, Service, Job, ApiKey, Upload)
+RECORDS: tuple[type[Record], ...] = (Project, Dataset, DatasetVersion, Selection, Run, ModelVersion, GraphVersion, Service, Job, ApiKey, Upload)

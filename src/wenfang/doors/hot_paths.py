@@ -30,6 +30,7 @@ PREDICT_IN: dict[str, Any] = {
     "properties": {
         "inputs": {"oneOf": [{"type": "string"}, QUESTION, {"type": "array", "items": {"oneOf": [{"type": "string"}, QUESTION]}}], "description": "texts, pairs or conversations"},
         "parameters": {"type": "object", "properties": {"top_k": {"type": "integer", "minimum": 1, "description": "labels with probabilities"}, **GENERATION}},
+        "steps": {"type": "boolean", "description": "of a graph: beside each output what every step answered"},
         "stream": {"type": "boolean", "description": "generation: lines of {index, piece}, then the whole answer"},
     },
 }

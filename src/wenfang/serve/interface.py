@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from wenfang.core.conversation import ROLES, Generation
-from wenfang.core.records import ModelVersion
+from wenfang.core.records import GraphVersion, ModelVersion
 
 __all__ = [
     "INPUTS_MAX", "LABELS_LISTED", "TEXT_MAX_CHARS", "TOP_K_MAX", "WRITING", "ByName", "Interface", "Kind", "Many", "Part", "Scalar", "Shape", "interface_of", "interface_with",
@@ -184,7 +184,7 @@ def interface_of(service: str, *, model: str, task: str, labels: Sequence[str]) 
     return Interface(service, model, task, listed, _question(task), _parameters(task), Shape("Answer", "What the service says to one question.", parts), asked, reply)
 
 
-def interface_with(service: str, version: ModelVersion) -> Interface:
+def interface_with(service: str, version: ModelVersion | GraphVersion) -> Interface:
     """What ``service`` takes and gives when ``version`` answers."""
     return interface_of(service, model=f"{version.name}:{version.number}", task=version.task, labels=version.labels)
 

@@ -15,8 +15,9 @@ from wenfang.core.durable import write_file
 from wenfang.core.errors import Broken
 
 from .flow import Rate
+from .graphs import Graph
 
-__all__ = ["ROUTES_FILE", "Principal", "RoutedModel", "RoutedService", "RoutingTable", "read_table", "replica_socket", "write_table"]
+__all__ = ["ROUTES_FILE", "Principal", "RoutedGraph", "RoutedModel", "RoutedService", "RoutingTable", "read_table", "replica_socket", "write_table"]
 
 ROUTES_FILE = "routes.json"
 
@@ -45,6 +46,18 @@ class RoutedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: Rate | None = None
     shares: dict[str, float] = {}
     """While versions answer side by side: how many requests of one go to which model; else empty, all go to ``model``."""
+    graph: str = ""
+    """Key of ``RoutingTable.graphs``; then ``model`` is the first of those that answer. Empty: the model answers alone."""
+
+
+class RoutedGraph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several model versions that answer as one."""
+
+    version: str
+    """``name:number``, said in every answer."""
+    task: str
+    labels: list[str]
+    graph: Graph
 
 
 class Principal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +92,12 @@ class RoutingTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By SHA-256 of the key, hexadecimal."""
     rates: dict[str, Rate] = {}
     """By project; those that have a limit."""
+    graphs: dict[str, RoutedGraph] = {}
+    """By id."""
+
+    def needs(self, service: RoutedService) -> set[str]:
+        """Ids of the model versions that answer for a service."""
+        return {service.model} if not service.graph else {step.model for step in self.graphs[service.graph].graph.steps.values()}
 
 
 _decoder = msgspec.json.Decoder(RoutingTable)
@@ -94,7 +113,8 @@ def read_table(path: Path) -> RoutingTable:
         table = _decoder.decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError) as e:
         raise Broken("serve.no-routes", reason=getattr(e, "strerror", None) or str(e)) from e
-    if lost := sorted(name for name, s in table.services.items() if {s.model, *s.shares} - table.models.keys()):
+    lost = sorted(name for name, s in table.services.items() if (s.graph and s.graph not in table.graphs) or not (table.needs(s) | s.shares.keys()) <= table.models.keys())
+    if lost:
         raise Broken("serve.no-routes", reason=f"no model for {lost}")
     return table
 

@@ -17,6 +17,8 @@ __all__ = ["Traced", "Tracer"]
 MARKS_MAX = 32
 """Batches of one request that are told one by one; a request of a thousand texts is in more."""
 
+CHILDREN_MAX = 128
+
 
 class Traced:
     """One span while it is at work. Times are of the loop's clock.
@@ -52,7 +54,8 @@ class Traced:
     def child(self, name: str, started: float) -> Traced:
         """A span below this one."""
         made = Traced(self.trace.child(), started, name)
-        self.children.append(made)
+        if len(self.children) < CHILDREN_MAX:
+            self.children.append(made)
         return made
 
 

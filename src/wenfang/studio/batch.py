@@ -11,7 +11,7 @@ from pydantic import Field
 
 from wenfang.core.conversation import Generation
 from wenfang.core.durable import write_file
-from wenfang.core.errors import Conflict, Denied, Invalid
+from wenfang.core.errors import Conflict, Denied, Invalid, Unsupported
 from wenfang.core.ids import sha256_hex
 from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.plain import plain
@@ -123,6 +123,8 @@ def _version(studio: Studio, service: Service) -> ModelVersion:
     pointer = studio.tables.pointer("service", service.id)
     if pointer is None:
         raise Conflict("service.nothing-deployed", service=service.name)
+    if pointer.target.startswith("gr_"):
+        raise Unsupported("graph.no-batch", service=service.name)
     return studio.get(ModelVersion, pointer.target)
 
 

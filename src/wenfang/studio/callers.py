@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from wenfang.core.errors import Conflict
-from wenfang.core.records import ModelVersion, Service
+from wenfang.core.records import Service
 from wenfang.serve.compatibility import Changes, changes_between
 from wenfang.serve.interface import interface_with
 
 from .app import Studio
+from .targets import Target, target_of
 
 __all__ = ["changes_for_callers", "told_or_refused"]
 
 
-def changes_for_callers(studio: Studio, service: Service, version: ModelVersion) -> Changes:
+def changes_for_callers(studio: Studio, service: Service, version: Target) -> Changes:
     """What callers of ``service`` meet when ``version`` answers instead of the present one."""
     pointer = studio.tables.pointer("service", service.id)
-    present = studio.tables.get(ModelVersion, pointer.target) if pointer else None
+    present = target_of(studio.tables, pointer.target) if pointer else None
     if present is None or present.id == version.id:
         return Changes()
     return changes_between(interface_with(service.name, present), interface_with(service.name, version), present.labels, version.labels)
 
 
-def told_or_refused(studio: Studio, service: Service, version: ModelVersion, *, allow_breaking: bool) -> Changes:
+def told_or_refused(studio: Studio, service: Service, version: Target, *, allow_breaking: bool) -> Changes:
     """What changes for callers, where that is allowed.
 
     Raises:

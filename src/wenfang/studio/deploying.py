@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from wenfang.core.errors import Conflict, Invalid, WenfangError
+from wenfang.core.errors import Conflict, Invalid, Unsupported, WenfangError
 from wenfang.core.ids import new_id
 from wenfang.core.operation import Answer
-from wenfang.core.records import ModelVersion, Service
+from wenfang.core.records import GraphVersion, ModelVersion, Service
 from wenfang.serve.compatibility import Changes
 
 from .app import Studio
@@ -23,6 +23,7 @@ from .bundles import unpack_bundle
 from .callers import told_or_refused
 from .counts import present_table, replicas_now
 from .replicas import Replicas, try_replica
+from .targets import Target, main_model, models_of
 
 __all__ = ["Deployed", "Strategy", "Way", "deploy_version", "deployed", "serve_version"]
 
@@ -59,7 +60,7 @@ class Deployed(Answer):
 AS_IT_HAS = Way()
 
 
-def deployed(service: Service, version: ModelVersion, count: int) -> Deployed:
+def deployed(service: Service, version: Target, count: int) -> Deployed:
     """The answer about a service and what it answers with, by ``count`` replicas."""
     return Deployed(
         service=service.name, id=service.id, model_version=version.id, model=f"{version.name}:{version.number}", replicas=count,
@@ -67,7 +68,7 @@ def deployed(service: Service, version: ModelVersion, count: int) -> Deployed:
     )  # fmt: skip
 
 
-def deploy_version(studio: Studio, service_name: str, version: ModelVersion, replicas: int = 0, *, way: Way = AS_IT_HAS, **fields: Any) -> Deployed:
+def deploy_version(studio: Studio, service_name: str, version: Target, replicas: int = 0, *, way: Way = AS_IT_HAS, **fields: Any) -> Deployed:
     """Put the records that make ``service_name`` answer with ``version``; with a process tree, only after its replicas answer.
 
     Args:
@@ -117,27 +118,35 @@ def _how(studio: Studio, name: str, found: Service | None, way: Way) -> dict[str
     return {"strategy": strategy, "keep_warm_s": kept_s}
 
 
-def serve_version(studio: Studio, service: Service, version: ModelVersion, probes: Sequence[str] = ()) -> int:
-    """Have as many replicas of ``version`` answering as ``service`` begins with, one at least; returns how many.
+def serve_version(studio: Studio, service: Service, version: Target, probes: Sequence[str] = ()) -> int:
+    """Have as many replicas of ``version`` (of a graph: of each model version it asks) answering as ``service`` begins with, one at least; returns how many.
 
     Raises:
+        Unsupported: `graph.no-rolling`.
         WenfangError: why one does not start, or does not answer ``probes``; what was started for nothing is taken away.
     """
-    unpack_bundle(version, studio.blobs, studio.home.cache)
-    count = max(1, replicas_now(service, version.id, present_table(studio)))
+    models, table = models_of(studio.tables, version), present_table(studio)
+    for model in models:
+        unpack_bundle(model, studio.blobs, studio.home.cache)
+    count = max(1, replicas_now(service, main_model(version), table))
     if studio.runtime is None:
         return count
     replicas = Replicas(studio, studio.runtime, service.scaling.resources.memory_bytes if service.scaling else 0)
-    known = replicas.routed(version) >= count
+    known = {model.id for model in models if replicas.routed(model) >= count}
+    if service.strategy == "rolling" and studio.roll is not None and len(known) < len(models):
+        routed = table.services.get(service.name)
+        if isinstance(version, GraphVersion) or (routed is not None and routed.graph):
+            raise Unsupported("graph.no-rolling", service=service.name)
+        studio.afterwards.append(studio.roll(service, version, probes))
+        return count
+    texts = probes if isinstance(version, ModelVersion) else ()
     try:
-        if service.strategy == "rolling" and studio.roll is not None and not known:
-            studio.afterwards.append(studio.roll(service, version, probes))
-            return count
-        replicas.start(version, count)
-        if probes or (service.strategy == "blue-green" and not known):
-            for i in range(count):
-                try_replica(studio, version, i, probes)
+        for model in models:
+            replicas.start(model, count)
+            for i in range(count) if texts or (service.strategy == "blue-green" and model.id not in known) else ():
+                try_replica(studio, model, i, texts)
     except WenfangError:
-        replicas.drop(version)
+        for model in models:
+            replicas.drop(model)
         raise
     return count

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from wenfang.core.errors import Conflict
+from wenfang.core.errors import Conflict, Unsupported
 from wenfang.core.operation import Answer, Request, operation
-from wenfang.core.records import ModelVersion, Service
+from wenfang.core.records import GraphVersion, Service
+from wenfang.serve.graphs import Plan
 from wenfang.serve.interface import interface_with
 from wenfang.serve.specs import specs
 
 from .app import Studio
 from .services import find_service
+from .targets import Target, graph_of, target_of
 
 __all__ = ["Written"]
 
@@ -43,8 +45,11 @@ def write_interface(studio: Studio, request: AskInterface) -> Written:
     return Written(service=service.name, model=f"{version.name}:{version.number}", format=request.format, file_name=spec.file_name, document=document)
 
 
-def _answering(studio: Studio, service: Service) -> ModelVersion:
+def _answering(studio: Studio, service: Service) -> Target:
     pointer = studio.tables.pointer("service", service.id)
-    if pointer is None:
+    target = target_of(studio.tables, pointer.target) if pointer else None
+    if target is None:
         raise Conflict("service.nothing-deployed", service=service.name)
-    return studio.get(ModelVersion, pointer.target)
+    if isinstance(target, GraphVersion) and Plan(graph_of(target)).pairs != (target.task == "matching"):
+        raise Unsupported("graph.no-interface", service=service.name)
+    return target

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from wenfang.core.errors import NotFound
-from wenfang.core.records import Dataset, DatasetVersion, ModelVersion
+from wenfang.core.records import Dataset, DatasetVersion, GraphVersion, ModelVersion
 from wenfang.core.registry import nearest
 
 from .app import Studio
 
-__all__ = ["find_dataset_version", "find_version"]
+__all__ = ["find_dataset_version", "find_graph_version", "find_target", "find_version"]
 
 
 def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
@@ -24,6 +24,26 @@ def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
     if not found:
         raise _unknown("ModelVersion", reference, [f"{m.name}:{m.number}" for m in studio.find(ModelVersion, project=project, limit=50)])
     return max(found, key=lambda v: v.number)
+
+
+def find_graph_version(studio: Studio, reference: str, project: str) -> GraphVersion:
+    """A graph by id, ``name:number`` or ``name``.
+
+    Raises:
+        NotFound: `record.not-found`, with the nearest.
+    """
+    if reference.startswith("gr_"):
+        return studio.get(GraphVersion, reference)
+    name, number = _parts(reference)
+    found = [v for v in studio.find(GraphVersion, project=project, name=name) if number in {"", str(v.number)}]
+    if not found:
+        raise _unknown("GraphVersion", reference, [f"{g.name}:{g.number}" for g in studio.find(GraphVersion, project=project, limit=50)])
+    return max(found, key=lambda v: v.number)
+
+
+def find_target(studio: Studio, reference: str, project: str) -> ModelVersion | GraphVersion:
+    """A model version, or a graph by its id; raises what the others do."""
+    return find_graph_version(studio, reference, project) if reference.startswith("gr_") else find_version(studio, reference, project)
 
 
 def find_dataset_version(studio: Studio, reference: str, project: str) -> DatasetVersion:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from wenfang.core.errors import Conflict, Invalid, NotFound
 from wenfang.core.operation import Answer, Request, operation
-from wenfang.core.records import ModelVersion, Service
+from wenfang.core.records import Service
 from wenfang.core.scaling import Scaling
 from wenfang.serve.affording import check_scaling
 
@@ -16,9 +16,10 @@ from .app import Studio
 from .deploying import deployed
 from .machine import machine_of
 from .names import ProjectName, check_project
-from .references import find_version
+from .references import find_target
 from .service_file import TEXT_MAX, read_scaling, read_service_file, write_service_file
 from .services import Deployed, OneService, deploy_version, find_service, serve_version, shown_service
+from .targets import Target, target_of
 
 __all__: list[str] = []
 
@@ -86,7 +87,7 @@ def apply_service(studio: Studio, request: ApplyService) -> Applied:
         fields["replicas"] = file.replicas
     if file.model is None and found is None:
         raise NotFound("scaling.no-model", service=file.service)
-    version = find_version(studio, file.model, request.project) if file.model is not None else None
+    version = find_target(studio, file.model, request.project) if file.model is not None else None
     if version is None or (found is not None and _answers_with(studio, found, version)):
         return _changed(studio, find_service(studio, file.service), fields)
     deployed = deploy_version(studio, file.service, version, **fields)
@@ -125,10 +126,15 @@ def write_service(studio: Studio, request: OneService) -> WrittenService:
     """Write a service down as the file that `service apply` takes."""
     service = find_service(studio, request.service)
     shown = shown_service(studio, service)
-    return WrittenService(service=service.name, revision=service.revision, toml=write_service_file(service, shown.model if shown else ""))
+    return WrittenService(service=service.name, revision=service.revision, toml=write_service_file(service, _written(shown)))
 
 
-def _answers_with(studio: Studio, service: Service, version: ModelVersion) -> bool:
+def _written(shown: Deployed | None) -> str:
+    """What the file calls what a service answers with: a model version by name, a graph by id."""
+    return "" if shown is None else shown.model_version if shown.model_version.startswith("gr_") else shown.model
+
+
+def _answers_with(studio: Studio, service: Service, version: Target) -> bool:
     pointer = studio.tables.pointer("service", service.id)
     return pointer is not None and pointer.target == version.id
 
@@ -137,7 +143,7 @@ def _changed(studio: Studio, service: Service, fields: dict[str, Any]) -> Applie
     """Change a service that keeps its model version; the replicas it then needs answer before the records are written."""
     changed = service.model_copy(update={**fields, "revision": service.revision + 1})
     pointer = studio.tables.pointer("service", service.id)
-    version = studio.tables.get(ModelVersion, pointer.target) if pointer else None
+    version = target_of(studio.tables, pointer.target) if pointer else None
     if version is None:
         raise Conflict("service.nothing-deployed", service=service.name)
     count = serve_version(studio, changed, version)

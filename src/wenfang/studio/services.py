@@ -10,25 +10,26 @@ from wenfang.core.conversation import Generation
 from wenfang.core.errors import Conflict, Denied, Invalid, NotFound
 from wenfang.core.operation import Answer, Request, operation
 from wenfang.core.plain import plain
-from wenfang.core.records import ModelVersion, Pointer, Service
+from wenfang.core.records import Pointer, Service
 from wenfang.core.registry import nearest
 from wenfang.core.scaling import Scaling
 
 from .app import Studio
-from .bundles import ask_served
 from .counts import present_table, replicas_now
 from .deploying import Deployed, Strategy, Way, deploy_version, deployed, serve_version
 from .names import Name, ProjectName, check_project
-from .references import find_version
+from .references import find_graph_version, find_target
+from .targets import Target, ask_target, main_model, target_of
 
 __all__ = ["Deployed", "deploy_version", "find_service", "serve_version", "shown_service"]
 
 
 class DeployService(Request):
-    """Which model version a service shall answer with."""
+    """Which model version or graph a service shall answer with."""
 
     service: Name = Field(json_schema_extra={"positional": True})
-    model_version: str = Field(description="mv_… or name:number or name (its newest)")
+    model_version: str | None = Field(None, description="mv_… or name:number or name (its newest)")
+    graph: str | None = Field(None, description="instead: gr_… or name:number or name (its newest) of what `service compose` made")
     replicas: int = Field(0, ge=0, le=64, description="0: one per core")
     strategy: Strategy | None = Field(None, description="surge: new replicas beside the old ones; rolling: one by one; blue-green: tried first, the old set stays warm")
     keep_warm_s: float | None = Field(None, ge=0, le=604_800, description="how long the version before keeps its replicas, so that rollback is instant")
@@ -100,13 +101,19 @@ def find_service(studio: Studio, name: str) -> Service:
 
 @operation("service.deploy", permission="service:write", http="POST /api/v1/services/deploy")
 def deploy_service(studio: Studio, request: DeployService) -> Deployed:
-    """Have a service answer with a model version; when this returns, no request goes to the version before."""
+    """Have a service answer with a model version or a graph; when this returns, no request goes to the version before."""
     check_project(studio, request.project)
     found = studio.tables.find(Service, where={"name": request.service, "project": request.project}, limit=1)
     if request.replicas and found and found[0].scaling is not None:
         raise Conflict("scaling.replicas-of-elastic", service=request.service, min=found[0].scaling.min, max=found[0].scaling.max)
+    if (request.model_version is None) == (request.graph is None):
+        raise Invalid("service.one-target", service=request.service)
+    if request.graph is not None:
+        target: Target = find_graph_version(studio, request.graph, request.project)
+    else:
+        target = find_target(studio, request.model_version or "", request.project)
     way = Way(request.strategy, request.keep_warm_s, request.probes, request.allow_breaking)
-    return deploy_version(studio, request.service, find_version(studio, request.model_version, request.project), request.replicas, way=way)
+    return deploy_version(studio, request.service, target, request.replicas, way=way)
 
 
 @operation("service.rollback", permission="service:write", http="POST /api/v1/services/{service}/rollback")
@@ -117,7 +124,10 @@ def roll_back_service(studio: Studio, request: OneService) -> Deployed:
     earlier = next((p for p in history if history and p.target != history[0].target), None)
     if earlier is None:
         raise Conflict("service.nothing-before", service=service.name)
-    return deploy_version(studio, service.name, studio.get(ModelVersion, earlier.target), way=Way(allow_breaking=True))  # what answered before must be able to answer again
+    target = target_of(studio.tables, earlier.target)
+    if target is None:
+        raise NotFound("record.not-found", kind="ModelVersion", name=earlier.target, near="—")
+    return deploy_version(studio, service.name, target, way=Way(allow_breaking=True))  # what answered before must be able to answer again
 
 
 @operation("service.list", permission="service:read", http="GET /api/v1/services")
@@ -139,10 +149,10 @@ def show_service(studio: Studio, request: OneService) -> ShownService:
 def shown_service(studio: Studio, service: Service) -> Deployed | None:
     """A service and what it answers with; None before its first model version."""
     pointer = studio.tables.pointer("service", service.id)
-    version = studio.tables.get(ModelVersion, pointer.target) if pointer else None
+    version = target_of(studio.tables, pointer.target) if pointer else None
     if version is None:
         return None
-    return deployed(service, version, replicas_now(service, version.id, present_table(studio)))
+    return deployed(service, version, replicas_now(service, main_model(version), present_table(studio)))
 
 
 @operation("service.predict", permission="service:call", http="POST /api/v1/services/{service}/predict")
@@ -158,7 +168,7 @@ def predict(studio: Studio, request: Predict) -> Predicted:
         raise Conflict("service.nothing-deployed", service=service.name)
     if request.texts_b and len(request.texts_b) != len(request.inputs):
         raise Invalid("gateway.pairs-mixed", pairs=len(request.texts_b), inputs=len(request.inputs))
-    version = studio.get(ModelVersion, shown.model_version)
+    target = target_of(studio.tables, shown.model_version)
     options = Generation(max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, stop=tuple(request.stop), seed=request.seed)
-    outputs = ask_served(studio, version, request.inputs, request.texts_b, request.top_k, options)
-    return Predicted(outputs=[plain(o, text, request.top_k) for text, o in zip(request.inputs, outputs, strict=True)], model=shown.model)
+    answers = [] if target is None else ask_target(studio, target, request.inputs, request.texts_b, request.top_k, options)
+    return Predicted(outputs=[plain(output, text, request.top_k) for output, text in answers], model=shown.model)

@@ -266,10 +266,14 @@ def _without(table: RoutingTable, id: str, old: RoutingTable) -> None:
     """Leave services of a model that cannot start on what they had, or out."""
     del table.models[id]
     for name, service in list(table.services.items()):
-        if service.model == id:
+        if id in table.needs(service):
             before = old.services.get(name)
-            if before is not None and before.model in old.models and before.model != id:
+            needs: set[str] = set() if before is None else old.needs(before)
+            if before is not None and id not in needs and needs <= old.models.keys():
                 table.services[name] = before
-                table.models.setdefault(before.model, old.models[before.model])
+                for model in needs:
+                    table.models.setdefault(model, old.models[model])
+                if before.graph:
+                    table.graphs.setdefault(before.graph, old.graphs[before.graph])
             else:
                 del table.services[name]

@@ -7,14 +7,15 @@ from itertools import takewhile
 import msgspec
 
 from wenfang.core.ids import now
-from wenfang.core.records import ApiKey, ModelVersion, Project, Service
+from wenfang.core.records import ApiKey, GraphVersion, ModelVersion, Project, Service
 from wenfang.guard.roles import permissions_of
 from wenfang.serve.flow import Rate
 from wenfang.serve.interface import LABELS_LISTED
-from wenfang.serve.routing import Principal, RoutedModel, RoutedService, RoutingTable, replica_socket
+from wenfang.serve.routing import Principal, RoutedGraph, RoutedModel, RoutedService, RoutingTable, replica_socket
 
 from .app import Studio
 from .counts import Counts, may_grow, replicas_now
+from .targets import main_model, models_of, routed_graph, target_of
 
 __all__ = ["routed_model", "wanted_table"]
 
@@ -30,21 +31,28 @@ def wanted_table(studio: Studio, present: RoutingTable, counts: Counts) -> Routi
     tables = studio.tables
     services: dict[str, RoutedService] = {}
     models: dict[str, RoutedModel] = {}
+    graphs: dict[str, RoutedGraph] = {}
     targets = {p.key: p.target for p in tables.pointers("service")}
     growing: set[str] = set()
     for service in tables.find(Service):
-        version = tables.get(ModelVersion, targets.get(service.id, ""))
-        if version is None:
+        target = target_of(tables, targets.get(service.id, ""))
+        if target is None:
             continue
-        models[version.id] = routed_model(studio, version, replicas_now(service, version.id, present, counts), models.get(version.id))
-        if service.keep_warm_s and (before := _warm(studio, service)) is not None:
+        main = main_model(target)
+        wanted = max(int(isinstance(target, GraphVersion)), replicas_now(service, main, present, counts))  # who asks its first step would wake nobody: a graph does not rest
+        for version in models_of(tables, target):
+            models[version.id] = routed_model(studio, version, wanted, models.get(version.id))
+        for before in _warm(studio, service) if service.keep_warm_s else ():
             count = len(present.models[before.id].sockets) if before.id in present.models else service.replicas
             models[before.id] = routed_model(studio, before, count, models.get(before.id), warm=True)
-        if may_grow(service, version.id, counts):
-            growing.add(version.id)
-        services[service.name] = RoutedService(project=service.project, model=version.id, rate=_rate(service.rate))
+        if may_grow(service, main, counts):
+            growing |= {version.id for version in models_of(tables, target)}
+        if isinstance(target, GraphVersion):
+            graphs[target.id] = routed_graph(target)
+        services[service.name] = RoutedService(project=service.project, model=main, rate=_rate(service.rate), graph=target.id if isinstance(target, GraphVersion) else "")
     models |= {id: msgspec.structs.replace(models[id], grows=True) for id in growing}
-    return RoutingTable(epoch=present.epoch, services=services, models=models, keys=_keys(studio), rates={p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate})
+    rates = {p.name: Rate(**p.rate) for p in tables.find(Project) if p.rate}
+    return RoutingTable(epoch=present.epoch, services=services, models=models, keys=_keys(studio), rates=rates, graphs=graphs)
 
 
 def routed_model(studio: Studio, version: ModelVersion, count: int, beside: RoutedModel | None = None, *, warm: bool = False) -> RoutedModel:
@@ -55,13 +63,14 @@ def routed_model(studio: Studio, version: ModelVersion, count: int, beside: Rout
     return RoutedModel(version=f"{version.name}:{version.number}", task=version.task, sockets=sockets, labels=version.labels[:LABELS_LISTED], warm=warm)
 
 
-def _warm(studio: Studio, service: Service) -> ModelVersion | None:
-    """The version before the present one, while it is kept warm."""
+def _warm(studio: Studio, service: Service) -> list[ModelVersion]:
+    """What answered before the present version, while it is kept warm."""
     history = studio.tables.pointers("service", service.id)
     present = [*takewhile(lambda p: p.target == history[0].target, history)]
     if len(present) == len(history) or (now() - present[-1].at).total_seconds() >= service.keep_warm_s:
-        return None
-    return studio.tables.get(ModelVersion, history[len(present)].target)
+        return []
+    target = target_of(studio.tables, history[len(present)].target)
+    return [] if target is None else models_of(studio.tables, target)
 
 
 def _keys(studio: Studio) -> dict[str, Principal]:

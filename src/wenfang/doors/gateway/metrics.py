@@ -119,9 +119,14 @@ def _pool_families(router: Router, mine: dict[str, str]) -> list[Family]:
         *(_family(name, "counter", text, [["", labels, getattr(pool.figures, key)] for labels, pool, _ in rows]) for name, text, key in figures),
         _family("wenfang_cache_hits_total", "counter", "Texts whose answer was kept from before.", [["", labels, p.sharing.hits] for labels, p, _ in rows if p.sharing]),
         _family("wenfang_texts_joined_total", "counter", "Texts answered with another request's.", [["", labels, p.sharing.joined] for labels, p, _ in rows if p.sharing]),
+        _family("wenfang_graph_steps_total", "counter", "Texts by what came of a graph's step.", _graph_samples(router, mine)),
         _family("wenfang_cache_bytes", "gauge", "Texts and answers kept, estimated.", [["", mine, router.cache.size_bytes]] if router.cache else []),
         _family("wenfang_model_seconds_total", "counter", "Time replicas spent in the model.", [["", labels, pool.figures.model_ms / 1000] for labels, pool, _ in rows]),
     ]
+
+
+def _graph_samples(router: Router, mine: dict[str, str]) -> list[Any]:
+    return [["", {**mine, "graph": c.version, "step": step, "outcome": outcome}, n] for c in router.graphs for (step, outcome), n in c.counts.items()]
 
 
 def _family(name: str, kind: str, text: str, samples: list[Any]) -> Family:

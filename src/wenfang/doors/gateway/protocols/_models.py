@@ -67,8 +67,8 @@ class Models:
 
     def ready(self, request: Request, name: str, version: str | None) -> dict[str, Any]:
         """Whether a replica answers."""
-        pool, model = self._desk.target(request, name, version)
-        return {"name": name, "version": _number(model), "ready": pool.answers}
+        _, model = self._desk.target(request, name, version)
+        return {"name": name, "version": _number(model), "ready": self._desk.router.service_ready(name)}
 
     def metadata(self, request: Request, name: str, version: str | None) -> dict[str, Any]:
         """Inputs and outputs."""
@@ -102,8 +102,9 @@ class Models:
         found: list[dict[str, Any]] = []
         for name, service in sorted(router.table.services.items()):
             if request.principal is not None and request.principal.may("service:call", service.project):
-                pool, model = router.target(service)
-                found.append({"name": name, "version": _number(model), "state": "READY" if pool.answers else "UNAVAILABLE", "reason": "" if pool.answers else "no replica answers"})
+                _, model = router.target(service)
+                ready = router.service_ready(name)
+                found.append({"name": name, "version": _number(model), "state": "READY" if ready else "UNAVAILABLE", "reason": "" if ready else "no replica answers"})
         return found
 
     def statistics(self, request: Request, name: str | None = None, version: str | None = None) -> dict[str, Any]:

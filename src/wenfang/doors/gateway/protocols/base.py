@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from wenfang.core.conversation import Generation
-from wenfang.core.errors import Invalid, NotFound, WenfangError
+from wenfang.core.errors import Invalid, NotFound, Unsupported, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.settings import Serve
 from wenfang.doors.gateway.access import authorise
@@ -20,7 +20,9 @@ from wenfang.doors.gateway.metrics import Family
 from wenfang.doors.gateway.problems import problem
 from wenfang.doors.gateway.writing import Writing
 from wenfang.serve.batching import Ticket
+from wenfang.serve.composing import Composed, How
 from wenfang.serve.flow import Flow, Owner
+from wenfang.serve.graphs import Run
 from wenfang.serve.interface import INPUTS_MAX, TEXT_MAX_CHARS, TOP_K_MAX, WRITING
 from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
@@ -91,7 +93,10 @@ class Desk:
             Broken: `serve.replica-died`, `serve.model-failed`.
         """
         pool, model = self.target(request, name, version)
-        self._check(name, model, texts, texts_b)
+        if (composed := self.router.composed(name)) is not None:
+            run = await self.compose(request, name, composed, texts, texts_b, top_k=top_k, options=options, deadline_s=deadline_s, rank=rank)
+            return composed.outputs(run)[0], model
+        self._check(name, texts, texts_b, _takes(model))
         owners = self._owners(request, name)
         if owners:
             self.flow.admit(owners, len(texts))
@@ -134,6 +139,37 @@ class Desk:
             self.flow.charge(owners, sum([(o.tokens_in or 0) + (o.tokens_out or 0) for o in ticket.outputs]))
         return ticket.outputs, model
 
+    async def compose(
+        self, request: Request, name: str, composed: Composed, texts: Sequence[str], texts_b: Sequence[str], *, top_k: int = 1, options: Generation | None = None, deadline_s: float | None = None, rank: int | None = None,
+    ) -> Run:  # fmt: skip
+        """Take B texts through the graph of service ``name``, whose target was asked for before.
+
+        Raises:
+            Invalid: `graph.no-answer`; and what ``predict`` raises.
+        """
+        self._check(name, texts, texts_b, (composed.plan.pairs,))
+        owners = self._owners(request, name)
+        if owners:
+            self.flow.admit(owners, len(texts))
+        request.long = bool(composed.options)
+        how = How(
+            self.limits.deadline_s if deadline_s is None else min(deadline_s, self.limits.deadline_s),
+            top_k,
+            options,
+            fresh=b"cache-control" in request.headers and fresh_wanted(request.headers[b"cache-control"]),
+            owner=asker(request),
+            rank=rank_of(request) if rank is None else rank,
+            traced=request.traced,
+        )
+        try:
+            run = await composed.answer(texts, texts_b, how)
+        finally:
+            if request.traced is not None:
+                request.traced.answered = self._loop.time()
+        if owners:
+            self.flow.charge(owners, sum([(o.tokens_in or 0) + (o.tokens_out or 0) for answers in run.answers for o, _ in answers.values()]))
+        return run
+
     async def write(
         self, request: Request, name: str, texts: Sequence[str], options: Generation, *, deadline_s: float | None = None, rank: int | None = None
     ) -> tuple[Writing, RoutedModel]:
@@ -145,7 +181,9 @@ class Desk:
         pool, model = self.target(request, name)
         if model.task not in WRITING:
             raise wrong_task(name, model, "generation, chat")
-        self._check(name, model, texts, ())
+        if self.router.composed(name) is not None:
+            raise Unsupported("graph.no-stream", service=name[:80])
+        self._check(name, texts, (), _takes(model))
         request.long = True
         owners = self._owners(request, name)
         if owners:
@@ -163,7 +201,7 @@ class Desk:
         request.service = name
         found = router.target(service) if version is None else router.numbered(service, version)
         if found is None:
-            raise unknown_version(name, str(version), router.table.models[service.model])
+            raise unknown_version(name, str(version), router.target(service)[1])
         if request.traced is not None:
             request.traced.facts["model"] = found[1].version
         return found
@@ -187,7 +225,7 @@ class Desk:
             owners.append(("project", service.project, rate))
         return owners
 
-    def _check(self, name: str, model: RoutedModel, texts: Sequence[str], texts_b: Sequence[str]) -> None:
+    def _check(self, name: str, texts: Sequence[str], texts_b: Sequence[str], takes: tuple[bool, ...]) -> None:
         limit = min(INPUTS_MAX, self.limits.queue_max)
         if not texts:
             raise Invalid("gateway.no-inputs")
@@ -197,7 +235,7 @@ class Desk:
             for index, text in enumerate(column):
                 if len(text) > TEXT_MAX_CHARS:
                     raise Invalid("gateway.text-too-long", index=index, n=len(text), max=TEXT_MAX_CHARS)
-        if (model.task == "matching") != bool(texts_b) and model.task != "embedding":
+        if bool(texts_b) not in takes:
             raise Invalid("gateway.no-pairs" if texts_b else "gateway.pairs-wanted", service=name[:80])
 
     async def all_metrics(self) -> list[list[Family]]:
@@ -230,6 +268,11 @@ class Protocol(ABC):
     def problem(self, error: WenfangError, request: Request) -> Response:
         """An error in the shape this protocol demands."""
         return problem(error, request)
+
+
+def _takes(model: RoutedModel) -> tuple[bool, ...]:
+    """Whether a model takes pairs, texts or both."""
+    return (False, True) if model.task == "embedding" else (model.task == "matching",)
 
 
 def unknown_version(name: str, version: str, model: RoutedModel) -> WenfangError:

@@ -6,7 +6,7 @@ document) as the last line.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,6 +16,8 @@ from wenfang.core.errors import Invalid, NotFound, WenfangError
 from wenfang.core.examples import Output
 from wenfang.core.plain import plain
 from wenfang.doors.gateway.exchange import Request, Response, Streamed
+from wenfang.serve.composing import Composed
+from wenfang.serve.graphs import Run
 
 from ._documents import document
 from .base import WRITING, Protocol, decode_json, generation_of, only, top_k_of
@@ -33,6 +35,8 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: list[str | _Question] | str | _Question
     parameters: dict[str, Any] = {}
     stream: bool = False
+    steps: bool = False
+    """Of a graph: what every step answered."""
 
 
 class _Label(msgspec.Struct, frozen=True):
@@ -75,6 +79,11 @@ class Predict(Protocol):
         self.desk.router.service(name, request.principal)
         body = decode_json(request, _decoder)
         texts, texts_b = _columns(body.inputs if isinstance(body.inputs, list) else [body.inputs])
+        composed = self.desk.router.composed(name)
+        if composed is not None and not body.stream:
+            return await self._composed(request, name, composed, body, texts, texts_b)
+        if body.steps:
+            raise Invalid("graph.no-steps", service=name[:80])
         top_k, options = 1, None
         if body.parameters or body.stream:
             _, model = self.desk.target(request, name)
@@ -89,6 +98,23 @@ class Predict(Protocol):
         answer = _Answer([as_plain(o, t, top_k) for o, t in zip(outputs, texts, strict=True)], model.version, request.request_id)
         return Response(200, _encoder.encode(answer))
 
+    async def _composed(self, request: Request, name: str, composed: Composed, body: _Body, texts: list[str], texts_b: list[str]) -> Response:
+        """The answer of a graph, beside it those of its steps where they are wanted."""
+        _, model = self.desk.target(request, name)
+        top_k, options = 1, None
+        if body.parameters and model.task in WRITING:
+            options = generation_of(body.parameters)
+        elif body.parameters:
+            _known(body.parameters)
+            top_k = top_k_of(body.parameters["top_k"])
+        run = await self.desk.compose(request, name, composed, texts, texts_b, top_k=top_k, options=options)
+        told = [plain(o, t, top_k) for o, t in zip(*composed.outputs(run), strict=True)]
+        shown = list(composed.plan.main) if body.steps else composed.plan.graph.show
+        if shown:
+            for index, output in enumerate(told):
+                output["steps"] = steps_of(run, index, shown)
+        return Response(200, _encoder.encode(_Answer(told, model.version, request.request_id)))
+
     async def _stream(self, request: Request, name: str, texts: list[str], parameters: dict[str, Any]) -> Response:
         writing, model = await self.desk.write(request, name, texts, generation_of(parameters))
 
@@ -101,6 +127,17 @@ class Predict(Protocol):
                 yield self.problem(e, request).body + b"\n"
 
         return Streamed(lines(), b"application/x-ndjson", writing.close)
+
+
+def steps_of(run: Run, index: int, shown: Sequence[str]) -> dict[str, Any]:
+    """What steps answered to one text; those that were left out are not there, ``by`` says who stood in (``given``: a given answer)."""
+    told: dict[str, Any] = {}
+    for step in shown:
+        if (found := run.answers[index].get(step)) is not None:
+            told[step] = plain(*found, run.plan.graph.steps[step].top_k)
+            if (by := run.stood_in[index].get(step)) is not None:
+                told[step]["by"] = "given" if by == "=" else by
+    return told
 
 
 def _columns(inputs: list[str | _Question]) -> tuple[list[str], list[str]]:

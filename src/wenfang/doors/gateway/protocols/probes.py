@@ -31,7 +31,7 @@ class Probes(Protocol):
             return Response(200, b'{"status":"ok"}')
         if request.path == "/readyz":
             router = self.desk.router
-            waiting = sorted(name for name, s in router.table.services.items() if not router.pools[s.model].answers)
+            waiting = sorted(name for name in router.table.services if not router.service_ready(name))
             state = {"status": "ready" if self.desk.ready else "not ready", "epoch": router.table.epoch, "waiting_for": [*self.desk.opening, *waiting]}
             return Response(200 if self.desk.ready else 503, msgspec.json.encode(state))
         if request.path == "/metrics":
