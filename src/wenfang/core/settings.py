@@ -65,6 +65,9 @@ class Serve(Section):
     body_rate_min_bytes_s: int = Field(1024, ge=1, description="slower bodies are cut off with 408")
     idle_timeout_s: float = Field(75.0, gt=0, description="an idle keep-alive connection is closed")
     trace_share: float = Field(0.01, ge=0, le=1, description="share of the requests without a W3C trace of their caller that are traced from here")
+    otlp_url: str = Field(
+        "", pattern=r"^(https?://[^\s/@?#]+(/[^\s@?#]*)?)?$", description="collector that traces are sent to (OTLP over HTTP in JSON), what /v1/traces lies under; empty: none"
+    )
     traces_kept: int = Field(1000, ge=0, le=100_000, description="traced requests each gateway remembers; 0: none, traces are only passed on")
     connections_per_address: int = Field(1024, ge=1, description="open connections of one client address")
 

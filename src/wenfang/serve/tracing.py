@@ -66,10 +66,13 @@ class Tracer:
         kept: finished requests that are remembered; 0: none, yet traces are carried on.
         share: part of the requests without a trace of their caller that are traced from here.
         clock: of the loop.
+        exported: somebody fetches what is ``fresh``.
     """
 
-    def __init__(self, kept: int, share: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kept: int, share: float, clock: Callable[[], float] = time.monotonic, *, exported: bool = False) -> None:
         self._kept: deque[Traced] = deque(maxlen=kept)
+        self._fresh: deque[Traced] | None = deque(maxlen=kept) if exported else None
+        """Finished and not yet fetched; None: nobody fetches."""
         self._clock = clock
         self._to_unix = time.time() - clock()
         self._step = share if kept else 0.0
@@ -100,6 +103,13 @@ class Tracer:
             traced.ended, traced.status = self._clock(), status
             traced.facts.update(facts)
             self._kept.append(traced)
+            if self._fresh is not None:
+                self._fresh.append(traced)
+
+    def fresh(self, limit: int) -> list[dict[str, Any]]:
+        """At most so many traces that finished since the last call, oldest first, as ``told`` tells them."""
+        queue = self._fresh
+        return [] if queue is None else [self._tell(queue.popleft()) for _ in range(min(limit, len(queue)))]
 
     def told(self, limit: int, **wanted: str) -> list[dict[str, Any]]:
         """The latest traces with their spans as plain values, newest first.
@@ -125,6 +135,7 @@ class Tracer:
             "started_at": round(traced.started + self._to_unix, 6),
             "ms": round(1000 * (traced.ended - traced.started), 3),
             "status": traced.status,
+            **({"state": traced.trace.state} if traced.trace.state else {}),
             **traced.facts,
             "spans": spans,
         }

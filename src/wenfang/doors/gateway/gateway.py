@@ -29,6 +29,7 @@ from .access import authenticate
 from .channel import Call, ask, listen
 from .connection import Connection
 from .exchange import Exchange, Request, Response
+from .exporting import Exporter
 from .forward import Forwarder
 from .inflating import inflated
 from .metrics import Family, Metrics
@@ -83,7 +84,8 @@ class Gateway:
         self.router = Router(home.run / ROUTES_FILE, Limits(limits.batch_max, limits.queue_max, limits.deadline_s, limits.wait_s, limits.quarantine_s), cache)
         self.notices = Notices(home.run, index, self.router)
         self.forwarder = Forwarder(home.control_socket, patience_s=CONTROL_PATIENCE_S)
-        self.tracer = Tracer(limits.traces_kept, limits.trace_share, asyncio.get_running_loop().time)
+        self.tracer = Tracer(limits.traces_kept, limits.trace_share, asyncio.get_running_loop().time, exported=bool(limits.otlp_url))
+        self._exporter = Exporter(self.tracer, limits.otlp_url, str(index)) if limits.otlp_url else None
         self._desk = _Desk(self)
         self.metrics.rate_limited = self._desk.flow.refused
         self._by_segment: dict[str, Protocol] = {}
@@ -211,6 +213,8 @@ class Gateway:
         channel_mark = _mark(path)[0]
         await self.router.load_if_there(wait_s=READY_WAIT_S if before else 0.0)  # after the channel is there: a table written meanwhile is either here or announced
         watches = [loop.create_task(self._tick()), loop.create_task(self._watch_routes())]
+        if self._exporter is not None:
+            watches.append(loop.create_task(self._exporter.run()))
         try:
             sock = before.sock if before is not None else await self._socket(host, port)
             self._listening, self.port = sock, sock.getsockname()[1]
@@ -228,6 +232,8 @@ class Gateway:
         finally:
             for watch in watches:
                 watch.cancel()
+            if self._exporter is not None:
+                await self._exporter.last()
             channel.close()
             for place in (path, retired(path)):
                 if _mark(place)[0] == channel_mark:
