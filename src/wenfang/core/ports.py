@@ -10,7 +10,23 @@ from typing import Any, Protocol, TypeVar
 from .examples import Output
 from .records import AuditEntry, Event, Pointer, Record
 
-__all__ = ["Blobs", "Cancelled", "Changes", "Progress", "Quiet", "Replica", "ReplicaHost", "Runtime", "Signer", "Tables", "Verifier", "Workers"]
+__all__ = [
+    "Blobs",
+    "Cancelled",
+    "Changes",
+    "MeasuredReplica",
+    "MeasuringHost",
+    "Process",
+    "Progress",
+    "Quiet",
+    "Replica",
+    "ReplicaHost",
+    "Runtime",
+    "Signer",
+    "Tables",
+    "Verifier",
+    "Workers",
+]
 
 R = TypeVar("R", bound=Record)
 
@@ -171,6 +187,52 @@ class ReplicaHost(Protocol):
 
     def start(self, bundle: Path) -> Replica:
         """Start a replica of the unpacked bundle and wait until it answers."""
+        ...
+
+
+class Process(Protocol):
+    """One running process of ours."""
+
+    def cpu_s(self) -> float:
+        """Processor time so far."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """Proportional memory (PSS) now."""
+        ...
+
+    def close(self, grace_s: float = 5.0) -> None:
+        """SIGTERM, then SIGKILL after ``grace_s``; returns when it is gone."""
+        ...
+
+
+class MeasuredReplica(Replica, Protocol):
+    """A replica that tells what it takes."""
+
+    @property
+    def hello(self) -> Mapping[str, Any]:
+        """What it said of itself when it was called."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """Its socket: others may call it, too."""
+        ...
+
+    def cpu_s(self) -> float:
+        """Processor time of its process so far."""
+        ...
+
+
+class MeasuringHost(Protocol):
+    """Starts replicas and other processes of this machine to measure them."""
+
+    def start(self, bundle: Path, **arguments: Any) -> MeasuredReplica:
+        """Start a replica of the unpacked bundle and wait until it answers."""
+        ...
+
+    def spawn(self, entry: str, arguments: Mapping[str, Any], log: Path) -> Process:
+        """Start ``module:function`` with these arguments (JSON); it ends with this process."""
         ...
 
 

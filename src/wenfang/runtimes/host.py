@@ -73,10 +73,16 @@ class LocalReplica:
 
     def memory_bytes(self) -> int:
         """Proportional memory (PSS) of the process now."""
-        for line in Path(f"/proc/{self._child.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        return 0
+        return self._child.memory_bytes()
+
+    def cpu_s(self) -> float:
+        """Processor time of the process so far."""
+        return self._child.cpu_s()
+
+    @property
+    def path(self) -> Path:
+        """Its socket: others may call it, too."""
+        return Path(self._folder.name) / "s"
 
     def close(self) -> None:
         """Stop it."""
@@ -103,8 +109,20 @@ class LocalReplicaHost:
         # the kernel ends a child with the *thread* that started it: one thread of ours starts them all and stays
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="replica-starter")
 
-    def start(self, bundle: Path) -> LocalReplica:
+    def spawn(self, entry: str, arguments: Mapping[str, Any], log: Path) -> Child:
+        """Start any process of ours, ``module:function``; it ends with this one.
+
+        Raises:
+            Broken: `runtime.start-failed`.
+        """
+        return self._starter.submit(spawn, entry, arguments, log).result()
+
+    def start(self, bundle: Path, **arguments: Any) -> LocalReplica:
         """Start a replica of the unpacked bundle and wait until it answers.
+
+        Args:
+            bundle: its folder.
+            arguments: for the entry, over the host's own.
 
         Raises:
             WenfangError: what the replica refused with (`bundle.bad-signature` ...).
@@ -113,8 +131,8 @@ class LocalReplicaHost:
         folder = tempfile.TemporaryDirectory(prefix="wf-")
         path, log = Path(folder.name) / "s", Path(folder.name) / "log"
         try:
-            given = {"bundle": str(bundle), "socket": str(path), "keys": str(self.keys), "name": bundle.name, **self.arguments}
-            child = self._starter.submit(spawn, self.entry, given, log).result()
+            given = {"bundle": str(bundle), "socket": str(path), "keys": str(self.keys), "name": bundle.name, **self.arguments, **arguments}
+            child = self.spawn(self.entry, given, log)
             try:
                 sock = self._connected(child, path, log)
                 return LocalReplica(child, sock, folder, recv_frame(sock))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,22 @@ class Child:
         """Send a signal; a no-op when the process is gone."""
         if self.popen.poll() is None:
             self.popen.send_signal(number)
+
+    def cpu_s(self) -> float:
+        """Processor time of all its threads so far; 0 when it is gone."""
+        total = 0
+        for task in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with suppress(OSError):  # a thread has just ended
+                total += int(task.read_text(encoding="ascii").split()[0])
+        return total / 1e9
+
+    def memory_bytes(self) -> int:
+        """Proportional memory (PSS) of the process now; 0 when it is gone."""
+        with suppress(OSError):
+            for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+        return 0
 
     def close(self, grace_s: float = 5.0) -> None:
         """SIGTERM, then SIGKILL after ``grace_s``; returns when it is gone."""

@@ -13,7 +13,7 @@ from wenfang.core.errors import Broken, Denied, NotFound, WenfangError
 from wenfang.core.home import Home
 from wenfang.core.ids import new_id, now
 from wenfang.core.operation import Operation
-from wenfang.core.ports import Blobs, Cancelled, Changes, Progress, Quiet, ReplicaHost, Runtime, Signer, Tables, Verifier, Workers
+from wenfang.core.ports import Blobs, Cancelled, Changes, MeasuringHost, Progress, Quiet, ReplicaHost, Runtime, Signer, Tables, Verifier, Workers
 from wenfang.core.records import AuditEntry, Event, Job, ModelVersion, Pointer, Record, Service
 from wenfang.core.registry import nearest
 from wenfang.core.settings import Settings
@@ -36,6 +36,8 @@ class Studio:
     signer: Signer
     verifier: Verifier
     host: ReplicaHost
+    measuring: MeasuringHost | None = None
+    """Starts replicas and a gateway that are only measured; None where no processes are started."""
     workers: Workers | None = None
     """None: whatever could be done in a process of its own is done in this one."""
     runtime: Runtime | None = None

@@ -43,6 +43,7 @@ log = logging.getLogger("wenfang.control")
 
 def _studio(home: Home, settings: Settings, tables: Tables) -> Studio:
     signer = Ed25519Signer(home.keys)
+    host = LocalReplicaHost(home.keys)
     return Studio(
         home=home,
         settings=settings,
@@ -50,7 +51,8 @@ def _studio(home: Home, settings: Settings, tables: Tables) -> Studio:
         blobs=open_blobs(settings.store.blobs, home),
         signer=signer,
         verifier=TrustedKeys(home.keys),
-        host=LocalReplicaHost(home.keys),
+        host=host,
+        measuring=host,
         workers=_workers(home, settings),
     )
 

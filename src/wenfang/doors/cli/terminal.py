@@ -142,6 +142,9 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
     if op.name == "selection.run":
         print_verdict(answer, console)
         return
+    if op.name == "service.plan":
+        print_plan(answer, console)
+        return
     if op.name == "selection.explain":
         console.print(_escape(printable_lines(answer.model_dump()["text"])), soft_wrap=True)
         return
@@ -225,6 +228,16 @@ def print_verdict(answer: Any, console: Console) -> None:
     test = answer.test
     console.print(say("cli.test-line", metric=answer.metric, score=f"{test['score']:.4f}", low=f"{test['low']:.4f}", high=f"{test['high']:.4f}", n=f"{test['n']:.0f}"))
     console.print(say("cli.report-line", path=answer.report), soft_wrap=True)
+
+
+def print_plan(answer: Any, console: Console) -> None:
+    """A capacity plan: the verdict first, what else to know, then other rates."""
+    first, *others = _sentences(answer.says)
+    console.print(f"[bold {'green' if answer.met else 'red'}]{_escape(first)}[/]", soft_wrap=True)
+    for line in others:
+        console.print(f"  {_escape(printable(line))}", soft_wrap=True)
+    if answer.table:
+        _print_table(console, answer.table)
 
 
 def _sentences(pairs: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
