@@ -33,6 +33,17 @@ def test_ids_sort_by_age_across_threads():
     assert len(set(made)) == 2000
 
 
+def test_an_id_is_its_moment_and_80_bits_in_base_32(monkeypatch):
+    monkeypatch.setattr("wenfang.core.ids._last", 0)
+    monkeypatch.setattr("os.urandom", lambda n: bytes(range(n)))
+    for ms in (0, 1, 31, 1024, 1_764_000_000_123, 2**48 - 1):
+        monkeypatch.setattr("time.time_ns", lambda ms=ms: ms * 1_000_000 + 999_999)
+        value = (ms << 80) | int.from_bytes(bytes(range(10)), "big")
+        digits = "".join("0123456789abcdefghjkmnpqrstvwxyz"[value >> shift & 31] for shift in range(125, -1, -5))
+        assert new_id("dv") == f"dv_{digits}"
+    assert new_id("dv")[-4:] > digits[-4:]  # the same moment again: the next number
+
+
 def test_settings_come_from_file_then_environment(tmp_path):
     (tmp_path / "wenfang.toml").write_text("[serve]\nport = 9000\nqueue_max = 5\n")
     s = load_settings(tmp_path, {"WENFANG_SERVE__PORT": "9001", "WENFANG_HOME": "x", "WENFANG_TEST_X": "y", "OTHER": "z"})

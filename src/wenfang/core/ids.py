@@ -11,8 +11,12 @@ from datetime import UTC, datetime
 __all__ = ["new_id", "now", "sha256_hex"]
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+_RANDOM_BITS = 80
 _lock = threading.Lock()
 _last = 0
+_head = (-1, "")
+"""The millisecond that was written last, and how."""
 
 
 def now() -> datetime:
@@ -27,15 +31,19 @@ def new_id(prefix: str) -> str:
     >>> a < b, len(a)
     (True, 29)
     """
-    global _last
+    global _last, _head
     with _lock:
-        fresh = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+        fresh = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | int.from_bytes(os.urandom(10), "big")
         _last = value = fresh if fresh > _last else _last + 1
-    digits: list[str] = []
-    for _ in range(26):
-        digits.append(ALPHABET[value & 31])
-        value >>= 5
-    return f"{prefix}_{''.join(reversed(digits))}"
+        moment, head = _head
+        if moment != value >> _RANDOM_BITS:
+            moment = value >> _RANDOM_BITS
+            head = "".join([_PAIRS[moment >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+            _head = (moment, head)
+    # two digits at a time: every request has an id
+    high, low = value >> 40 & 0xFFFFFFFFFF, value & 0xFFFFFFFFFF
+    p = _PAIRS
+    return f"{prefix}_{head}{p[high >> 30]}{p[high >> 20 & 1023]}{p[high >> 10 & 1023]}{p[high & 1023]}{p[low >> 30]}{p[low >> 20 & 1023]}{p[low >> 10 & 1023]}{p[low & 1023]}"
 
 
 def sha256_hex(data: bytes) -> str:

@@ -19,6 +19,7 @@ from wenfang.core.conversation import Generation
 from wenfang.core.errors import BY_STATUS, Broken, Busy, Invalid
 
 from .admission import Admission
+from .arrivals import Arrivals
 from .batching import Item, Ticket, choose, still_wanted
 from .cache import AnswerCache
 from .costs import CostCurve
@@ -55,6 +56,7 @@ class Pool:
         self.version = version
         self.limits = limits
         self.figures = PoolFigures()
+        self.arrivals = Arrivals()
         self.sharing = Sharing(cache, model) if cache is not None else None
         self._steady = False
         self.loop = asyncio.get_running_loop()
@@ -292,6 +294,7 @@ class Pool:
         if suspects:
             for item in items:
                 item.attempts = int(item.index in suspects)
+        self.arrivals.came(items)
         self._door.turns.line_up(waiting, items, owner, rank)
         if options is not None:
             ticket.options, ticket.on_piece, ticket.ends_at = options, on_piece, now + (math.inf if deadline_s is None else deadline_s)
@@ -353,6 +356,7 @@ class Pool:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self.loop.time()
+            self.arrivals.tick()
             tickets = self._tickets
             while tickets and (tickets[0][2].over or tickets[0][0] <= now):
                 self._too_late(heapq.heappop(tickets)[2])
@@ -419,5 +423,6 @@ class Pool:
             "in_flight": self.in_flight,
             "rate_per_s": round(self._door.pressure.rate_per_s, 1),
             "quarantined": len(self.quarantine),
+            "arrivals": self.arrivals.document(),
             "batch_max": max([c.batch_max for c in self._curves()], default=0),
         }

@@ -1,12 +1,16 @@
-"""Which texts a capacity plan reckons with: those of a file or dataset version, of what the model learned from, or assumed ones."""
+"""Which texts a capacity plan reckons with, and how they come: those of a file or dataset version, as the gateways counted them lately, of what the model learned from, or assumed ones."""
 
 from __future__ import annotations
 
+import logging
 import random
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from wenfang.core.errors import Invalid
+from wenfang.core.errors import Invalid, WenfangError
+from wenfang.core.frames import FrameClient
 from wenfang.core.records import DatasetVersion, ModelVersion
 from wenfang.data.asked import Row, asked_of_file, asked_of_version
 from wenfang.serve.costs import sample_text
@@ -15,16 +19,59 @@ from .app import Studio
 from .names import local_path
 from .references import find_dataset_version
 
-__all__ = ["Texts", "texts_of"]
+__all__ = ["Recent", "Texts", "recent_arrivals", "texts_of"]
+
+ENOUGH = 500
+"""Texts that gateways must have counted before a plan goes by them."""
 
 TEXTS_MAX = 2000
 """So many are drawn from all of them."""
+log = logging.getLogger("wenfang.studio")
 ASSUMED_LOG_MEAN, ASSUMED_LOG_SIGMA = 3.37, 0.42
 Texts = tuple[list[tuple[str, str]], tuple[str, dict[str, Any]]]
 """(text and second text each, the sentence that says where they come from)."""
 
 
-def texts_of(studio: Studio, version: ModelVersion, *, file: str | None, dataset: str | None, text: str | None, text_b: str | None, project: str) -> Texts:
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What gateways counted of one model version.
+
+    Args:
+        lengths: (code points, how often).
+        texts, requests: so many.
+        dispersion: of requests; 1 is by chance.
+    """
+
+    lengths: tuple[tuple[int, float], ...]
+    texts: float
+    requests: float
+    dispersion: float
+
+
+def recent_arrivals(studio: Studio, version: ModelVersion) -> Recent | None:
+    """What came lately, by all gateways that run; None where that is too little to say anything."""
+    lengths: Counter[int] = Counter()
+    texts = requests = weighted = 0.0
+    for path in sorted(studio.home.run.glob("gateway-*.sock")):
+        try:
+            client = FrameClient(path, timeout_s=5.0)
+            try:
+                found = client.call("stats")["pools"].get(version.id, {}).get("arrivals")
+            finally:
+                client.close()
+        except WenfangError as e:
+            log.info("%s did not tell what came: %s", path.name, e)
+            continue
+        if found:
+            for length, n in found["lengths"]:
+                lengths[length] += n
+            texts += found["texts"]
+            requests += found["requests"]
+            weighted += found["dispersion"] * found["requests"]
+    return Recent(tuple(sorted(lengths.items())), texts, requests, weighted / requests) if texts >= ENOUGH else None
+
+
+def texts_of(studio: Studio, version: ModelVersion, *, recent: Recent | None, file: str | None, dataset: str | None, text: str | None, text_b: str | None, project: str) -> Texts:
     """The texts to measure with.
 
     Raises:
@@ -45,6 +92,8 @@ def texts_of(studio: Studio, version: ModelVersion, *, file: str | None, dataset
         if not drawn:
             raise Invalid("plan.no-texts", source=dataset)
         return drawn, ("plan.texts-dataset", {"n": len(drawn), "dataset": found.id})
+    if recent is not None:
+        return _as_counted(recent, pairs), ("plan.texts-recent", {"n": round(recent.texts)})
     learned = studio.tables.get(DatasetVersion, version.dataset_version) if version.dataset_version else None
     if learned is not None and (drawn := _of_version(studio, learned, pairs)):
         return drawn, ("plan.texts-lineage", {"n": len(drawn), "dataset": learned.id})
@@ -67,6 +116,14 @@ def _drawn(rows: Iterable[Row], pairs: bool) -> list[tuple[str, str]]:
         elif (place := rng.randrange(seen)) < TEXTS_MAX:
             kept[place] = (row.text, row.text_b if pairs else "")
     return kept
+
+
+def _as_counted(recent: Recent, pairs: bool) -> list[tuple[str, str]]:
+    """Texts of the lengths that came, as often; the texts themselves nobody kept."""
+    rng = random.Random(0)
+    lengths, often = zip(*recent.lengths, strict=True)
+    texts = [sample_text(max(2, n - 2), i) for i, n in enumerate(rng.choices(lengths, weights=often, k=500))]
+    return [(t[: (len(t) + 1) // 2], t[(len(t) + 1) // 2 :]) if pairs else (t, "") for t in texts]
 
 
 def _assumed(pairs: bool) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from .bundles import unpack_bundle
 from .names import ProjectName
 from .plan_picture import rate_picture
 from .plan_says import costs, row, sentences
-from .plan_texts import texts_of
+from .plan_texts import Recent, recent_arrivals, texts_of
 from .services import find_service
 
 __all__: list[str] = []
@@ -44,8 +44,10 @@ class Plan(Request):
     dataset: str | None = Field(None, description="instead of a file: dv_… or name:number or name (its newest)")
     text: str | None = Field(None, description="column of the text; guessed unless given")
     text_b: str | None = Field(None, description="column of the second text of pairs; guessed unless given")
-    texts_each: int = Field(1, ge=1, le=1000, description="texts in one request")
-    dispersion: float = Field(1.0, ge=0, le=1000, description="of arrivals: 1 by chance (Poisson), more in bursts, less at even times")
+    texts_each: int | None = Field(None, ge=1, le=1000, description="texts in one request; as they came lately unless given, else 1")
+    dispersion: float | None = Field(
+        None, ge=0, le=1000, description="of arrivals: 1 by chance (Poisson), more in bursts, less at even times; as they came lately unless given, else 1"
+    )
     askers: int = Field(1, ge=1, le=1000, description="keys that share the rate; they take turns")
     client_ms: float = Field(0.0, ge=0, le=1000, description="processor time a request takes of a client on the same cores; 0: clients are elsewhere")
     measure_s: float = Field(8.0, ge=1, le=600, description="how long service times are measured; the whole takes about three times as long")
@@ -91,18 +93,26 @@ def plan_service(studio: Studio, request: Plan) -> Planned:
     if version.task in WRITING:
         raise Unsupported("plan.writes", service=service.name)
     plot = _plot_path(studio, request)
-    texts, said = texts_of(studio, version, file=request.file, dataset=request.dataset, text=request.text, text_b=request.text_b, project=service.project)
+    recent = recent_arrivals(studio, version)
+    texts, said = texts_of(studio, version, recent=recent, file=request.file, dataset=request.dataset, text=request.text, text_b=request.text_b, project=service.project)
     measured = _measured(studio, version, texts, request)
     if limit_ms < measured.way.lone_ms[0]:
         raise Invalid("plan.limit-too-low", limit_ms=limit_ms, lone_ms=round(measured.way.lone_ms[0], 3))
-    traffic = Traffic(tuple(map(length_of, texts)), request.rps, texts_each=request.texts_each, dispersion=request.dispersion, askers=request.askers)
+    traffic = _traffic(request, texts, recent)
     studio.progress.stage("plan-search")
     found = find(measured.machine, Wanted(traffic, limit_ms), told=studio.progress.advance)
-    answer = _answered(studio, version, request, found, measured, limit_ms, said)
+    answer = _answered(studio, version, request, found, measured, traffic, limit_ms, said)
     if plot is not None and answer.table:
         title = say("plan.title", service=service.name, model=answer.model, replicas=found.replicas if found.met else found.machine_per_s[1], cores=answer.cores)
         write_file(plot, rate_picture(answer.table, title=title, limit_ms=limit_ms, rate_per_s=request.rps).encode())
     return answer
+
+
+def _traffic(request: Plan, texts: list[tuple[str, str]], recent: Recent | None) -> Traffic:
+    """What is asked for; where nothing was said, as it came lately."""
+    each = request.texts_each or (max(1, round(recent.texts / max(recent.requests, 1))) if recent is not None else 1)
+    dispersion = request.dispersion if request.dispersion is not None else min(1000.0, recent.dispersion) if recent is not None else 1.0
+    return Traffic(tuple(map(length_of, texts)), request.rps, texts_each=each, dispersion=dispersion, askers=request.askers)
 
 
 def milliseconds(given: str | float) -> float:
@@ -139,7 +149,9 @@ def _measured(studio: Studio, version: ModelVersion, texts: list[tuple[str, str]
     return replace(found, machine=replace(found.machine, host=replace(found.machine.host, client_ms=request.client_ms), requests=request.followed))
 
 
-def _answered(studio: Studio, version: ModelVersion, request: Plan, found: Found, measured: Measured, limit_ms: float, said: tuple[str, dict[str, Any]]) -> Planned:
+def _answered(
+    studio: Studio, version: ModelVersion, request: Plan, found: Found, measured: Measured, traffic: Traffic, limit_ms: float, said: tuple[str, dict[str, Any]]
+) -> Planned:
     machine, way, cores = measured.machine, measured.way, measured.machine.host.cores
     cost = costs(found, studio.settings.price, cores=cores, rate_per_s=request.rps, replica_bytes=measured.replica_bytes, gateway_bytes=way.gateway_bytes)
     expected = None if found.expected is None else {k: v for k, v in asdict(found.expected).items() if k not in {"rate_per_s", "refused"}}
@@ -167,6 +179,7 @@ def _answered(studio: Studio, version: ModelVersion, request: Plan, found: Found
             "times": asdict(machine.times) | {"spread": [machine.times.spread[int(q * (len(machine.times.spread) - 1))] for q in (0.0, 0.5, 0.95, 1.0)]},
             "host": asdict(machine.host),
             "curve": asdict(machine.curve),
+            "traffic": asdict(replace(traffic, lengths=sorted(traffic.lengths)[:: max(1, len(traffic.lengths) // 20)])),
             "rounds": machine.rounds,
             "error": round(measured.timed.error, 4),
             "lone_ms": way.lone_ms,
