@@ -8,6 +8,7 @@ from crash_world import publish, run
 from pydantic import ValidationError
 
 from wenfang.core.errors import Conflict, Denied, Invalid, NotFound, Unsupported
+from wenfang.core.ids import new_id
 from wenfang.core.ports import Changes
 from wenfang.core.words import say
 from wenfang.guard.roles import Actor, permissions_of
@@ -83,7 +84,7 @@ def test_services_that_cannot_be_planned(desk, tmp_path):
     with pytest.raises(NotFound, match=r"record\.not-found"):
         run(desk, "service.plan", **{**FIELDS, "service": "desc"})
     version = publish(desk, "b")
-    writes = version.model_copy(update={"id": version.id[:-1] + "x", "task": "generation", "name": "writer", "number": 1})
+    writes = version.model_copy(update={"id": new_id("mv"), "task": "generation", "name": "writer", "number": 1})
     desk.tables.commit(Changes(puts=[writes]))
     run(desk, "service.deploy", service="writer", model_version="writer", replicas=1)
     with pytest.raises(Unsupported, match=r"plan\.writes"):
