@@ -94,7 +94,7 @@ def _value(annotation, text):
         return [_value(arguments[0], text)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation(**{name: _value(field.annotation, text) for name, field in annotation.model_fields.items() if field.is_required()})
-    return {str: text, int: 7, datetime: datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)}[annotation]
+    return {str: text, int: 7, float: 0.5, bool: True, datetime: datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)}[annotation]
 
 
 def event(id=None, **fields):

@@ -176,18 +176,20 @@ def test_takers_share_a_queue(world):
     async def run():
         async with world.queue(60) as (bus, queue), world.bus() as other:
             inboxes = [await world.inbox(bus, queue, "one", prefetch=4), await world.inbox(other, queue, "two", prefetch=4)]
-            seen = [[], []]
-            until = asyncio.get_running_loop().time() + 30
+            held = [await all_of(inbox, 4) for inbox in inboxes]  # both have some at the same time
+            seen = [bodies(h) for h in held]
+            assert not set(seen[0]) & set(seen[1])
+            until = asyncio.get_running_loop().time() + 60
 
             async def work(n):
+                await inboxes[n].done(held[n])
                 while sum(map(len, seen)) < 60 and asyncio.get_running_loop().time() < until:
                     taken = await inboxes[n].take(4, 0.2)
-                    await asyncio.sleep(0.005)
                     await inboxes[n].done(taken)
                     seen[n] += bodies(taken)
 
             await asyncio.gather(work(0), work(1))
-            assert sorted(map(int, seen[0] + seen[1])) == list(range(60)) and all(seen)
+            assert sorted(map(int, seen[0] + seen[1])) == list(range(60))
             for inbox in inboxes:
                 await inbox.close()
 
@@ -251,13 +253,13 @@ def test_a_lease_that_is_kept_does_not_run_out(world):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("queue", ["", "a b", "文", ".a", "a.", "a..b", "a/b", "*", ">", "x" * 121, "a\n", "-a"])
-def test_a_bad_name_is_refused(world, queue):
+def test_a_bad_name_is_refused(world):
     async def run():
         async with world.bus() as bus:
-            for call in (bus.declare(queue), bus.send(queue, Message(b"")), bus.open_inbox(queue, name="n", prefetch=1, lease_s=1), bus.depth(queue), bus.drop(queue)):
-                with pytest.raises(Invalid, match=r"bus\.bad-queue"):
-                    await call
+            for queue in ["", "a b", "文", ".a", "a.", "a..b", "a/b", "*", ">", "x" * 121, "a\n", "-a"]:
+                for call in (bus.declare(queue), bus.send(queue, Message(b"")), bus.open_inbox(queue, name="n", prefetch=1, lease_s=1), bus.depth(queue), bus.drop(queue)):
+                    with pytest.raises(Invalid, match=r"bus\.bad-queue"):
+                        await call
 
     asyncio.run(run())
 
@@ -280,13 +282,13 @@ def test_names_that_look_alike_are_different_queues(world):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("headers", [{"Id": "x"}, {"id": "文"}, {"id": "a\r\nb"}, {"id": "x" * 1025}, {"": "x"}, {"body": "x"}])
-def test_a_header_that_some_broker_cannot_carry_is_refused_by_all(world, headers):
+def test_a_header_that_some_broker_cannot_carry_is_refused_by_all(world):
     async def run():
         async with world.queue() as (bus, queue):
-            with pytest.raises(Invalid, match=r"bus\.bad-header"):
-                await bus.send(queue, Message(b"", headers))
-            assert await bus.depth(queue) == 0
+            for headers in [{"Id": "x"}, {"id": "文"}, {"id": "a\r\nb"}, {"id": "x" * 1025}, {"": "x"}, {"body": "x"}]:
+                with pytest.raises(Invalid, match=r"bus\.bad-header"):
+                    await bus.send(queue, Message(b"", headers))
+                assert await bus.depth(queue) == 0
 
     asyncio.run(run())
 

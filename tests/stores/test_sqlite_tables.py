@@ -231,6 +231,7 @@ def test_a_home_of_the_first_schema_opens_with_everything_in_it(home):
         home,
         "ALTER TABLE projects DROP COLUMN revision",
         "DROP TABLE graph_versions",
+        "DROP TABLE queue_bindings",
         "UPDATE alembic_version SET version_num = '0001'",
         """INSERT INTO projects (id, created_at, name, body) VALUES ('pj_1', '2026-01-01T00:00:00+00:00', 'old', '{"id":"pj_1","created_at":"2026-01-01T00:00:00Z","name":"old"}')""",
     )

@@ -25,6 +25,7 @@ __all__ = [
     "ModelVersion",
     "Pointer",
     "Project",
+    "QueueBinding",
     "Record",
     "Run",
     "Selection",
@@ -247,6 +248,32 @@ class Upload(Record):
     size_bytes: int
 
 
+class QueueBinding(Record):
+    """A request queue that a service answers; bus and request queue name it."""
+
+    table = "queue_bindings"
+    prefix = "qb"
+    indexed = ("project", "service", "bus", "requests")
+    unique = ("bus", "requests")
+    project: str
+    service: str
+    """Its name."""
+    bus: str
+    """URL without a password; empty: the one of the settings."""
+    requests: str
+    replies: str
+    dead_letters: str
+    concurrency: int
+    attempts: int
+    detached: bool = False
+    revision: int = 0
+
+    @property
+    def socket(self) -> str:
+        """File name of its worker's socket under ``run/``."""
+        return f"queue-{self.id[-10:]}.sock"
+
+
 class Pointer(BaseModel):
     """What ``key`` of ``kind`` stands for since ``at``; older rows are its history."""
 
@@ -290,4 +317,4 @@ class AuditEntry(BaseModel):
     hash: str = ""
 
 
-RECORDS: tuple[type[Record], ...] = (Project, Dataset, DatasetVersion, Selection, Run, ModelVersion, GraphVersion, Service, Job, ApiKey, Upload)
+RECORDS: tuple[type[Record], ...] = (Project, Dataset, DatasetVersion, Selection, Run, ModelVersion, GraphVersion, Service, Job, ApiKey, Upload, QueueBinding)

@@ -17,7 +17,7 @@ from .errors import Invalid
 from .registry import nearest
 from .version import __version__
 
-__all__ = ["Deploy", "Jobs", "Price", "Runtime", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
+__all__ = ["Deploy", "Jobs", "Price", "Queue", "Runtime", "Serve", "Settings", "Store", "explain_settings", "load_settings"]
 
 PREFIX = "WENFANG_"
 PLAIN = {"WENFANG_HOME", "WENFANG_LANG", "WENFANG_BOOTSTRAP_KEY", "WENFANG_SERVER", "WENFANG_API_KEY", "WENFANG_DEBUG"}
@@ -70,6 +70,15 @@ class Serve(Section):
     )
     traces_kept: int = Field(1000, ge=0, le=100_000, description="traced requests each gateway remembers; 0: none, traces are only passed on")
     connections_per_address: int = Field(1024, ge=1, description="open connections of one client address")
+
+
+class Queue(Section):
+    """[queue] message queues in front of services."""
+
+    bus: str = Field("local:", description="broker of queues that name none: local:, nats://…, rabbitmq://…, redis://…, kafka://…; may hold a password")
+    lease_s: float = Field(30.0, ge=1, le=600, description="a message whose worker is silent for so long is taken by another")
+    remembered: int = Field(100_000, ge=1, description="replies kept for each request queue, so that a message that comes again gets the same one")
+    remembered_bytes: int = Field(256 << 20, ge=1024, description="bytes of those replies together")
 
 
 class Jobs(Section):
@@ -126,6 +135,7 @@ class Settings(Section):
 
     store: Store = Store()  # pyright: ignore[reportCallIssue]
     serve: Serve = Serve()  # pyright: ignore[reportCallIssue]
+    queue: Queue = Queue()  # pyright: ignore[reportCallIssue]
     jobs: Jobs = Jobs()  # pyright: ignore[reportCallIssue]
     price: Price = Price()  # pyright: ignore[reportCallIssue]
     runtime: Runtime = Runtime()  # pyright: ignore[reportCallIssue]

@@ -70,6 +70,13 @@ def create_app(studio: Studio) -> Starlette:
         await asyncio.to_thread(principal, raw, keyring)
         return JSONResponse(document)
 
+    async def asyncapi(raw: Request) -> Response:
+        actor = await asyncio.to_thread(principal, raw, keyring)
+        op = table["service.asyncapi"]
+        request = _validated(op, dict(raw.query_params))
+        answer = await asyncio.to_thread(partial(studio.run, op, actor, request, request_id=raw.state.request_id))
+        return Response(answer.document, media_type="application/json")
+
     async def front(_: Request) -> Response:
         return RedirectResponse("docs")  # until a console stands here
 
@@ -86,6 +93,7 @@ def create_app(studio: Studio) -> Starlette:
     routes += [
         Route("/", front),
         Route("/openapi.json", _guarded(openapi)),
+        Route("/asyncapi.json", _guarded(asyncapi)),
         Route("/docs", _guarded(docs)),
         Route("/control/alive", alive),
         Route("/{rest:path}", _guarded(unknown), methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),

@@ -35,9 +35,9 @@ BACKOFF_MAX_S = 10.0
 ALIVE_RESETS_S = 30.0
 STOOD_S = 5.0
 """One that lived so long did not fail in starting: it is started again at once, however often that was so."""
-ORDER = ("gateway", "job", "replica", "control", "cluster")
+ORDER = ("queue", "gateway", "job", "replica", "control", "cluster")
 """Stopped in this order: first nothing new comes in, at last the one that keeps the books."""
-GRACE_S = {"gateway": 20.0, "job": 10.0, "replica": 5.0, "control": 10.0, "cluster": 15.0}
+GRACE_S = {"queue": 15.0, "gateway": 20.0, "job": 10.0, "replica": 5.0, "control": 10.0, "cluster": 15.0}
 EXITED_KEPT = 200
 log = logging.getLogger("wenfang.supervisor")
 

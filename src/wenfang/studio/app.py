@@ -167,4 +167,4 @@ def _subject(request: BaseModel, answer: BaseModel | None) -> str:
 
 def _touches_serving(changes: Changes) -> bool:
     kinds = {type(r).__name__ for r in changes.puts} | {type(r).__name__ for r, _ in changes.updates}
-    return bool(changes.pointers) or bool(kinds & {"Service", "ApiKey", "Project"})
+    return bool(changes.pointers) or bool(kinds & {"Service", "ApiKey", "Project", "QueueBinding"})

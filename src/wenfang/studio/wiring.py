@@ -31,6 +31,7 @@ from .health import Health
 from .keys import make_key
 from .noticing import Noticing
 from .queue import JobRunner
+from .queue_workers import QueueWorkers
 from .serving import Serving
 
 __all__ = ["Control", "bootstrap_key", "cluster_processes", "open_control", "open_in_place", "open_worker"]
@@ -133,6 +134,7 @@ class Control:
 
     studio: Studio
     serving: Serving
+    workers: QueueWorkers
     runner: JobRunner
     autoscaler: Autoscaler
     server: TablesServer
@@ -149,6 +151,7 @@ class Control:
             try:
                 self.runner.tick()
                 self.serving.settle()
+                self.workers.settle()
                 if ticks % NOTICE_TICKS == 0:
                     noticing.tick()
                 ticks += 1
@@ -174,8 +177,14 @@ def open_control(home: Home, settings: Settings) -> Control:
     studio.runtime = runtime
     serving = Serving(studio, runtime)
     autoscaler = Autoscaler(studio, serving)
-    studio.settle, studio.roll = autoscaler.settle, serving.roll
+    workers = QueueWorkers(studio, runtime)
+
+    def settle() -> None:
+        autoscaler.settle()
+        workers.settle()
+
+    studio.settle, studio.roll = settle, serving.roll
     path: Path = home.run / "studio.sock"
     serve = settings.serve
     health = Health(serving.paths, serving.replace, every_s=serve.probe_every_s, patience_s=max(1.0, serve.deadline_s / 2))
-    return Control(studio, serving, JobRunner(studio, runtime), autoscaler, serve_tables(tables, path), health)
+    return Control(studio, serving, workers, JobRunner(studio, runtime), autoscaler, serve_tables(tables, path), health)

@@ -128,7 +128,7 @@ def print_answer(op: Operation, answer: BaseModel) -> None:
     if op.name == "selection.report":
         click.echo(answer.model_dump()["html"])
         return
-    if op.name == "service.interface":
+    if op.name in {"service.interface", "service.asyncapi"}:
         click.echo(answer.model_dump()["document"], nl=False)
         return
     if op.name == "service.spec":

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wenfang.core.errors import Broken, Conflict, Invalid, Unauthenticated, WenfangError
+from wenfang.core.errors import Broken, Busy, Conflict, Invalid, Unauthenticated, WenfangError
 from wenfang.core.home import Home
 from wenfang.core.settings import Serve
+from wenfang.doors.channel import Call, ask, listen
 from wenfang.serve.cache import AnswerCache
 from wenfang.serve.loads import told
 from wenfang.serve.pool import Limits
@@ -26,7 +27,7 @@ from wenfang.serve.routing import ROUTES_FILE
 from wenfang.serve.tracing import Tracer
 
 from .access import authenticate
-from .channel import Call, ask, listen
+from .asked import answer_call
 from .connection import Connection
 from .exchange import Exchange, Request, Response
 from .exporting import Exporter
@@ -49,7 +50,7 @@ log = logging.getLogger("wenfang.gateway")
 
 
 class _Desk(Desk):
-    """The desk of a gateway that may have siblings: their counters are asked for over their sockets."""
+    """The desk of a gateway that may have siblings: their counters, and those of queue workers, are asked for over their sockets."""
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(gateway.router, gateway.limits, gateway.tracer)
@@ -60,6 +61,7 @@ class _Desk(Desk):
         gateway = self._gateway
         own = gateway.home.run / f"gateway-{gateway.index}.sock"  # one that has a successor is counted no more
         siblings = [p for p in sorted(gateway.home.run.glob("gateway-*.sock")) if p != own and p != retired(p.with_name(p.name.replace("-old.", ".")))]
+        siblings += sorted(gateway.home.run.glob("queue-*.sock"))
         return [gateway.families()] + [found for found in await asyncio.gather(*(ask(p, "metrics") for p in siblings)) if found is not None]
 
 
@@ -207,6 +209,7 @@ class Gateway:
             "traces": self._traces,
             "load": self._load,
             "drain": self._drain,
+            "ask": self._ask,
             "hand_over": self._hand_over,
         }
         channel = await listen(path, {**calls, **self.notices.calls})
@@ -301,6 +304,12 @@ class Gateway:
     async def _load(self, message: dict[str, Any]) -> Any:
         """What pools have counted, after ``wait_s`` or when a text finds no replica."""
         return await told(self.router, float(message.get("wait_s", 0.0)))
+
+    async def _ask(self, message: dict[str, Any]) -> Any:
+        """A question that came by a message queue, answered as ``/predict`` would."""
+        if self.draining:
+            raise Busy("gateway.draining", retry_after_s=0.1)
+        return await answer_call(self._desk, self._by_segment["predict"], self.metrics, message)
 
     async def _drain(self, message: dict[str, Any]) -> Any:
         """Take nothing new and end; ``gently``: an idle connection has time to ask once more, and is told to close with that answer."""

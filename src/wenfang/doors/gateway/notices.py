@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from wenfang.core.ids import new_id
+from wenfang.doors.channel import Call, ask
 from wenfang.serve.pool import Pool
 from wenfang.serve.router import Router
-
-from .channel import Call, ask
 
 __all__ = ["Notices"]
 

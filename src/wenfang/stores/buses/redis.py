@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Self
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from wenfang.core.errors import Invalid
@@ -23,6 +23,8 @@ RETURNED = "returned"
 """Whoever gives a message back gives it to this consumer, from whom everybody takes."""
 LONG_AGO_MS = 10**9
 CLAIM_EVERY_S = 0.5
+CONNECTIONS = 16
+"""Who asks beyond them waits for one."""
 BODY_MAX_BYTES = 64 << 20
 
 
@@ -111,7 +113,8 @@ class RedisBus(BusStore):
         """Connect."""
         address_of(url, scheme="redis", port=6379)
         try:
-            client: Any = Redis.from_url(url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=30.0)
+            pool: Any = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=30.0, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=30.0)
+            client: Any = Redis.from_pool(pool)
         except ValueError as e:
             raise Invalid("bus.bad-url", url="redis:…", known=cls.form) from e
         with reached("redis", RedisError):

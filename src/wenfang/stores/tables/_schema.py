@@ -12,7 +12,7 @@ from ._rows import columns_of, is_int
 
 __all__ = ["AUDIT", "COMMITS", "EVENTS", "HEAD", "METADATA", "OWN_TABLES", "POINTERS", "TABLES", "TEXT"]
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration."""
 
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")

@@ -1,4 +1,4 @@
-"""The gateway's own socket ``run/gateway-<i>.sock``: framed calls of the control process and of the other gateways."""
+"""A process's own socket, such as ``run/gateway-<i>.sock``: framed calls of the control process and of the processes beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wenfang.core.frames import from_error, listening_socket, pack, read_frame
 __all__ = ["Call", "ask", "listen"]
 
 Call = Callable[[dict[str, Any]], Awaitable[Any]]
-log = logging.getLogger("wenfang.gateway.channel")
+log = logging.getLogger("wenfang.channel")
 
 
 async def listen(path: Path, calls: dict[str, Call]) -> asyncio.Server:
@@ -39,6 +39,8 @@ async def listen(path: Path, calls: dict[str, Call]) -> asyncio.Server:
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, Broken, msgspec.MsgspecError, AttributeError) as e:
             log.debug("a caller hung up: %s", e)
+        except asyncio.CancelledError:  # the process ends with the line open: streams would log that as a fault
+            return
         finally:
             writer.close()
 
@@ -46,7 +48,7 @@ async def listen(path: Path, calls: dict[str, Call]) -> asyncio.Server:
 
 
 async def ask(path: Path, call: str, timeout_s: float = 2.0, **arguments: Any) -> Any:
-    """One call to another gateway; None if it does not answer."""
+    """One call to another process; None if it does not answer."""
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(str(path))
