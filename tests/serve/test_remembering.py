@@ -37,11 +37,12 @@ def test_a_standing_queue_is_refused_only_where_no_more_replicas_may_come():
     door = Admission("x:1", (8, 1024, 0.1), PoolFigures(), lambda: [CostCurve(1.0, 0.0, 8)], 0.0)
     waiting = [Item("十个字的一条文本来了", i, Ticket(1, 1, 0.0, 60.0, lambda _: None)) for i in range(500)]
     door.pressure.empty(0.0)
-    door.grows = True
+    door.expect_more(True, 1.0)
     door.let_in(waiting, 1, ("", 1), 5.0)
-    door.grows = False
+    door.expect_more(False, 5.0)
+    door.let_in(waiting, 1, ("", 1), 9.9)  # the last replica has come: what waited for it is answered first
     with pytest.raises(Busy) as caught:
-        door.let_in(waiting, 1, ("", 1), 5.0)
+        door.let_in(waiting, 1, ("", 1), 10.1)
     assert caught.value.code == "serve.overloaded"
 
 

@@ -16,6 +16,7 @@ __all__ = ["Admission"]
 
 BATCHES_AHEAD = 4
 """Batches each replica may find waiting whatever the time: fewer, and texts of like length do not meet."""
+SPARED_S = 5.0
 LENGTHS_SEEN = 16
 """Waiting texts whose lengths are looked at to know how long a queue takes."""
 
@@ -34,12 +35,19 @@ class Admission:
     def __init__(self, version: str, limits: tuple[int, int, float], figures: PoolFigures, curves: Callable[[], list[CostCurve]], now: float) -> None:
         self.turns = Turns()
         self.pressure = Pressure(now)
+        self._spared_until = now
         self.grows = False
         """More replicas may come: a queue that stands is what calls them, not yet overload."""
         self._version = version
         self._batch_max, self._queue_max, self._wait_s = limits
         self._figures = figures
         self._curves = curves
+
+    def expect_more(self, grows: bool, now: float) -> None:
+        """Whether more replicas may come; when the last has, what waited for it has some seconds to be answered."""
+        if self.grows and not grows:
+            self._spared_until = now + SPARED_S
+        self.grows = grows
 
     def let_in(self, waiting: list[Item], n: int, asker: tuple[str, int], now: float) -> None:
         """Return if n more texts may wait. Whoever has less than the others on average is refused last: the queue may be twice as long for it.
@@ -62,7 +70,14 @@ class Admission:
             if full or len(waiting) + n > 2 * most:
                 self._figures.refused += 1
                 raise Busy("serve.queue-full", model=self._version, waiting=len(waiting), max=most, retry_after_s=self.retry_after_s(waiting))
-        if waiting and not self.grows and self.pressure.stands(now) and self._stands_too_long(waiting, ahead) and self.turns.share_left(waiting, owner) < n:
+        if (
+            waiting
+            and not self.grows
+            and now >= self._spared_until
+            and self.pressure.stands(now)
+            and self._stands_too_long(waiting, ahead)
+            and self.turns.share_left(waiting, owner) < n
+        ):
             self._figures.refused += 1
             raise Busy("serve.overloaded", model=self._version, wait_s=self._wait_s, retry_after_s=self.retry_after_s(waiting))
 

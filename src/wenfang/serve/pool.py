@@ -104,7 +104,7 @@ class Pool:
 
     def expect_more(self, grows: bool) -> None:
         """Whether more replicas may come: then a queue may stand until they are there."""
-        self._door.grows = grows
+        self._door.expect_more(grows, self.loop.time())
 
     def _links(self) -> list[Link]:
         return [*self._replicas.values(), *self._leaving]
