@@ -17,6 +17,7 @@ __all__ = ["Admission"]
 BATCHES_AHEAD = 4
 """Batches each replica may find waiting whatever the time: fewer, and texts of like length do not meet."""
 SPARED_S = 5.0
+"""What waited for the last replica has so long to be answered before a standing queue is refused again."""
 LENGTHS_SEEN = 16
 """Waiting texts whose lengths are looked at to know how long a queue takes."""
 
