@@ -52,7 +52,7 @@ def test_every_command_in_the_documents_exists():
     assert unknown == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "README.en.md"], ids=["zh", "en"])
+@pytest.mark.parametrize("page", [ROOT / "README.md", pytest.param(ROOT / "README.en.md", marks=pytest.mark.slow)], ids=["zh", "en"])
 def test_readme_python_runs(page, tmp_path, monkeypatch):
     from worlds import separable, write_csv
 
@@ -64,6 +64,7 @@ def test_readme_python_runs(page, tmp_path, monkeypatch):
     assert names["verdict"].family in {"linear", "transformer", "majority"} and names["answer"].outputs[0]["label"] in {"退款", "物流", "发票"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_the_tutorial_runs(tmp_path, monkeypatch):
     """Every block of the tutorial, in order; ``wenfang up`` runs beside until the end."""

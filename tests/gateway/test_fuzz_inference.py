@@ -228,10 +228,6 @@ def resident_bytes(pid):
         return int(f.read().split()[1]) * 4096
 
 
-def test_four_thousand_wrong_requests_break_nothing(plane):
-    fuzz(plane, 4000, 20_260)
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_wrong_requests_break_nothing(plane):
-    fuzz(plane, 100_000, 1)
+@pytest.mark.parametrize(("n", "seed"), [(1000, 20_260), pytest.param(100_000, 1, marks=pytest.mark.slow)])
+def test_wrong_requests_break_nothing(plane, n, seed):
+    fuzz(plane, n, seed)

@@ -287,7 +287,7 @@ def test_a_half_closed_client_still_gets_its_answer(plane):
 
 
 def test_a_half_closed_connection_is_closed_behind_its_last_answer():
-    slow = DataPlane({"mv_slow": ("slow:1", "classification", 1, {"wait_ms": 700, "batch_max": 1})}, {"intent": ("pj_1", "mv_slow")}, {"idle_timeout_s": 60.0})
+    slow = DataPlane({"mv_slow": ("slow:1", "classification", 1, {"wait_ms": 300, "batch_max": 1})}, {"intent": ("pj_1", "mv_slow")}, {"idle_timeout_s": 60.0})
     try:
         sock = slow.raw(GOOD * 3, timeout_s=20)  # that is well before an idle connection's end
         sock.shutdown(socket.SHUT_WR)  # the last answer is far away when the gateway sees it

@@ -29,7 +29,7 @@ def test_over_http_it_is_a_job_and_before_anything_came_the_model_says_what_it_l
     status, begun, _ = tree.call("POST", "/api/v1/services/tickets/plan", {"rps": 5, "p99": 2000, "measure_s": 1, "followed": 500})
     assert status == 202, begun
     until = time.monotonic() + 180
-    while (job := tree.call("GET", f"/api/v1/jobs/{begun['id']}")[1])["state"] not in {"done", "failed"}:
+    while (job := tree.call("GET", f"/api/v1/jobs/{begun['id']}")[1]["job"])["state"] not in {"done", "failed"}:
         assert time.monotonic() < until
         time.sleep(0.3)
     assert job["state"] == "done", job

@@ -213,6 +213,7 @@ def test_unseen_texts_get_an_answer_that_is_not_sure():
     assert answer.score < 0.6
 
 
+@pytest.mark.slow
 def test_ten_thousand_labels_stay_small(tmp_path):
     data = many(10_000, each=3)
     model = Linear(Linear.Hyper(epochs=1, min_count=1), task="classification").fit(data)

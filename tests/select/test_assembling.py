@@ -133,6 +133,7 @@ def test_taggers_vote():
     assert figures_of(found.evaluation)["score"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_selection_tries_an_ensemble_once_and_goes_on_from_its_journal(tmp_path):
     known = {n: families.get(n) for n in ("linear", "ensemble", "majority")}
     host = InProcess(*known.values())

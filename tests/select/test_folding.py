@@ -128,6 +128,7 @@ class Stopper(Watcher):
             raise Cancelled
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_goes_on_to_the_same_verdict(tmp_path):
     def verdict(outcome):
         return outcome.document["folds"], outcome.document["choice"]["tests"], outcome.verdict["family"], outcome.verdict["test"]

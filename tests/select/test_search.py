@@ -111,6 +111,7 @@ def test_proposals_find_what_the_guesses_miss(tmp_path):
     assert outcome.document["given_up"][-1]["key"] == "select.family-no-gain"
 
 
+@pytest.mark.slow
 def test_halving_fits_many_on_little_and_few_on_all(tmp_path):
     outcome = run(tmp_path, family("tuned", base=Tuned), rows=3300)
     shares = sorted({round(r["share"], 3) for r in runs(outcome)})
@@ -154,6 +155,7 @@ class LargeAndBetter(Oracle):
         return Output(label=next(name for name in self.labels_ if name != label) if wrong else label, score=0.5)
 
 
+@pytest.mark.slow
 def test_a_front_when_it_is_asked_for(tmp_path):
     outcome = run(tmp_path, family("large", base=LargeAndBetter), budget_s=10.0, plan={"objectives": ("score", "size")})
     assert outcome.document["objectives"] == ["score", "size"]
@@ -194,6 +196,7 @@ def child(work, **environment):
     return subprocess.run([sys.executable, "-c", script, str(work)], capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
 
+@pytest.mark.slow
 def test_a_search_killed_among_its_proposals_goes_on_to_the_same_end(tmp_path):
     log = tmp_path / "points"
     done = child(tmp_path / "whole", WENFANG_CRASH_LOG=str(log))

@@ -160,6 +160,7 @@ class Wavering(InProcess):
         return replica
 
 
+@pytest.mark.slow
 def test_a_choice_near_the_limit_has_to_hold_again(tmp_path):
     best = family("slow", OracleHyper(error=0.01, salt="s", delay_ms=16.0))
     fair = family("fair", FAIR, rank=0)

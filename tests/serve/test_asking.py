@@ -88,6 +88,7 @@ def test_only_so_many_rows_are_out_at_once(replicas):
     assert len(taken) == 1500 and max(ahead) <= 3 * 4 * 8  # what is out, and what was answered before an earlier one
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_when_no_replica_is_there_and_patience_ends(replicas, folder):
     rows = rows_of(["a", "b"])
     assert ask([str(folder / "none")], rows, print, ready_s=0.2) is False

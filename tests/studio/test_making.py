@@ -47,6 +47,7 @@ def test_versions_become_an_ensemble_that_serves(studio, verdicts):
     assert studio.model.show(id=made.id).manifest["lineage"]["members"]
 
 
+@pytest.mark.slow
 def test_a_pretrained_directory_has_a_name(studio):
     (studio.folder / "raw.txt").write_text("\n".join(t for t, _ in separable(200, seed=3)), encoding="utf-8")
     made = studio.model.pretrain(texts=[str(studio.folder / "raw.txt")], name="tiny", layers=1, hidden=16, heads=2, epochs=1, max_length=32)
