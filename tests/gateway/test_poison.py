@@ -13,12 +13,13 @@ def test_a_poisonous_text_is_refused_by_all_gateways_and_written_down_once():
         assert plane.predict("KILL")[1]["code"] in {"serve.replica-died", "serve.text-quarantined"}
         digest = digest_of("KILL")
         until(lambda: all(plane.call("stats", i)["pools"]["mv_first"]["quarantined"] == 1 for i in range(2)), what="both gateways know")
+        until(lambda: plane.predict("good")[0] == 200)  # the replica it killed has been started again
         pid = plane.pid("replica-mv_first-0")
         for _ in range(8):
             status, document = plane.predict("KILL")
             assert (status, document["code"]) == (422, "serve.text-quarantined")
             assert digest in document["detail"] and "KILL" not in document["detail"]
-        until(lambda: plane.predict("good")[0] == 200)
+        assert plane.predict("good")[0] == 200
         assert plane.pid("replica-mv_first-0") == pid
         text = plane.get("/metrics")[1].decode()
         assert sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("wenfang_requests_quarantined_total{")) == 8
