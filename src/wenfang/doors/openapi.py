@@ -10,23 +10,9 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from wenfang.core.operation import Operation
+from wenfang.core.problem import PROBLEM
 
 __all__ = ["docs_page", "openapi_document"]
-
-PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string", "description": "stable: noun.what-went-wrong"},
-        "detail": {"type": "string", "description": "in the language of Accept-Language (zh, en)"},
-        "hint": {"type": "string", "description": "what to do next"},
-        "request_id": {"type": "string"},
-        "errors": {"type": "array", "items": {}},
-    },
-}
 
 
 def openapi_document(operations: Iterable[Operation], version: str, hot_paths: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from wenfang.core.errors import NotFound
 from wenfang.core.records import Dataset, DatasetVersion, GraphVersion, ModelVersion
 from wenfang.core.registry import nearest
@@ -10,6 +12,8 @@ from .app import Studio
 
 __all__ = ["find_dataset_version", "find_graph_version", "find_target", "find_version"]
 
+V = TypeVar("V", ModelVersion, GraphVersion)
+
 
 def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
     """A model version by id, ``name:number`` or ``name``.
@@ -17,27 +21,21 @@ def find_version(studio: Studio, reference: str, project: str) -> ModelVersion:
     Raises:
         NotFound: `record.not-found`, with the nearest.
     """
-    if reference.startswith("mv_"):
-        return studio.get(ModelVersion, reference)
-    name, number = _parts(reference)
-    found = [v for v in studio.find(ModelVersion, project=project, name=name) if number in {"", str(v.number)}]
-    if not found:
-        raise _unknown("ModelVersion", reference, [f"{m.name}:{m.number}" for m in studio.find(ModelVersion, project=project, limit=50)])
-    return max(found, key=lambda v: v.number)
+    return _find_numbered(studio, ModelVersion, reference, project)
 
 
 def find_graph_version(studio: Studio, reference: str, project: str) -> GraphVersion:
-    """A graph by id, ``name:number`` or ``name``.
+    """A graph by id, ``name:number`` or ``name``; raises what ``find_version`` does."""
+    return _find_numbered(studio, GraphVersion, reference, project)
 
-    Raises:
-        NotFound: `record.not-found`, with the nearest.
-    """
-    if reference.startswith("gr_"):
-        return studio.get(GraphVersion, reference)
+
+def _find_numbered(studio: Studio, kind: type[V], reference: str, project: str) -> V:
+    if reference.startswith(f"{kind.prefix}_"):
+        return studio.get(kind, reference)
     name, number = _parts(reference)
-    found = [v for v in studio.find(GraphVersion, project=project, name=name) if number in {"", str(v.number)}]
+    found = [v for v in studio.find(kind, project=project, name=name) if number in {"", str(v.number)}]
     if not found:
-        raise _unknown("GraphVersion", reference, [f"{g.name}:{g.number}" for g in studio.find(GraphVersion, project=project, limit=50)])
+        raise _unknown(kind.__name__, reference, [f"{v.name}:{v.number}" for v in studio.find(kind, project=project, limit=50)])
     return max(found, key=lambda v: v.number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from wenfang.core.problem import PROBLEM
 from wenfang.serve.interface import INPUTS_MAX, TEXT_MAX_CHARS, WRITING, Interface
 
 from ._protocols import inference_paths, openai_paths
@@ -13,22 +14,6 @@ from .json_schema import definitions, written
 __all__ = ["OpenAPI"]
 
 WHERE = "#/components/schemas/"
-_PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "description": "An error (RFC 9457).",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string", "description": "stable: noun.what-went-wrong"},
-        "detail": {"type": "string", "description": "in the language of Accept-Language (zh, en)"},
-        "hint": {"type": "string", "description": "what to do next"},
-        "request_id": {"type": "string"},
-        "errors": {"type": "array", "items": {}},
-        "retry_after_s": {"type": "number", "description": "when to come back"},
-    },
-}
 _PIECE: dict[str, Any] = {
     "type": "object",
     "description": "A line of a stream: a piece of the text of one question. The last line is the whole reply, or a problem.",
@@ -60,7 +45,7 @@ class OpenAPI(Spec):
     def write(self, interface: Interface) -> str:
         """The document."""
         summary = f"The service {interface.service}: {interface.task}, as {interface.model} answers it. Every path gives the same answers."
-        schemas = {**definitions(interface, WHERE), "Problem": _PROBLEM, **({"Piece": _PIECE} if interface.task in WRITING else {})}
+        schemas = {**definitions(interface, WHERE), "Problem": PROBLEM, **({"Piece": _PIECE} if interface.task in WRITING else {})}
         v2, v2_schemas = inference_paths(interface, WHERE)
         v1, v1_schemas = openai_paths(interface, WHERE)
         return written(
